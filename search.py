@@ -10,29 +10,38 @@
   search.py --list                                        domains and stacks, and what each is for
   search.py --check                                       validate the CSV files
   search.py --reindex                                     rebuild the index (needs rank-bm25)
+
+options:
+  -d, --domain D   search this domain (repeatable)
+  -s, --stack S    search this stack (repeatable)
+  -n N             how many rows (default 3)
+  --brief          a line for each row
+  --json           JSON, also for --show and --list
+  --data DIR       another knowledge base of the same layout
+  -h, --help       this text
+
+exit status: 0 found, 1 nothing found, 2 wrong usage, 3 data broken or stale
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
 import io
 import math
 import mmap
 import os
-import re
 import sys
+from _csv import Error as CsvError  # csv, argparse and getopt import re, which alone
+from _csv import reader as csv_reader  # costs half a bare interpreter start
 from collections import namedtuple
 from zlib import crc32
 
 # ---------------------------------------------------------------- constants
 
 FOUND, NOTHING, USAGE, BROKEN = 0, 1, 2, 3  # exit statuses
-EXIT_HELP = "exit status: 0 found, 1 nothing found, 2 wrong usage, 3 data broken or stale"
 
 DATA = os.path.join(os.path.dirname(os.path.realpath(__file__)), "data")
 INDEX_NAME = "index.tsv"
-MEND = "python3 -m pip install rank-bm25 && python3 search.py --reindex"
+MEND = 'python3 -m pip install "rank-bm25>=0.2.2,<0.3" && python3 %s --reindex'
 
 DEFAULT_HITS = 3  # about 1,200 tokens of answer
 HIDDEN_COLUMNS = ("Keywords",)  # they are for finding; --show and --json give them too
@@ -59,30 +68,67 @@ STOPWORDS = frozenset(
     would you your""".split()
 )
 
-# What the shipped files are for, and other names that people type for them. A file that
-# is not named here works all the same and is described by its categories.
+# What the shipped files are for, words to try, and other names that people type for them. A file
+# that is not named here works all the same and is described by its categories.
 SCOPES = {
-    "architecture": ("styles, decomposition, resilience, deployment, migration", "arch design patterns system"),
-    "database": ("engines, modelling, indexes, transactions, replication, migrations", "db sql databases postgres storage"),
-    "security": ("authentication, OAuth, authorisation, secrets, OWASP, supply chain", "auth sec authentication appsec"),
-    "scaling": ("capacity, load balancing, autoscaling, overload, tail latency", "scale performance scalability perf"),
-    "api": ("REST, GraphQL, gRPC, errors, pagination, versioning, webhooks", "apis rest graphql grpc http"),
-    "messaging": ("brokers, delivery, ordering, outbox, Kafka, RabbitMQ, SQS", "queue queues kafka events streaming mq"),
-    "caching": ("placement, expiry, invalidation, HTTP and CDN, Redis, Valkey", "cache redis cdn caches"),
-    "monitoring": ("metrics, logs, traces, SLOs, alerting, health checks", "observability o11y logging alerting apm"),
-    "node": ("Node.js: Express, Fastify, NestJS, async patterns", "nodejs node.js typescript javascript js ts"),
-    "python": ("Python: FastAPI, Django, asyncio, typing, Celery", "py fastapi django"),
-    "go": ("Go: net/http, Gin, Echo, concurrency, channels", "golang"),
-    "java": ("Java: Spring Boot, JPA, virtual threads, JVM", "spring jvm kotlin springboot"),
-    "rust": ("Rust: Tokio, Axum, Actix, SQLx, memory safety", "rs"),
-    "dotnet": (".NET: ASP.NET Core, Entity Framework, hosting", ".net csharp c# net aspnet asp.net cs"),
-}
-FENCES = {"node": "javascript", "dotnet": "csharp"}  # where the stack's name is not the language's
+    "architecture": (
+        "System design: styles, decomposition, resilience, deployment, migration",
+        "microservices, event-driven, CQRS, saga, DDD", "arch design patterns system",
+    ),
+    "database": (
+        "Engines, modelling, indexes, transactions, replication, migrations",
+        "PostgreSQL, MongoDB, sharding, replication", "db sql databases postgres storage",
+    ),
+    "security": (
+        "Authentication, authorisation, secrets, OWASP risks, supply chain",
+        "OAuth, JWT, encryption, RBAC, rate-limiting", "auth sec authentication appsec",
+    ),
+    "scaling": (
+        "Capacity, load balancing, autoscaling, overload, tail latency",
+        "horizontal, vertical, caching, CDN, load-balancing", "scale performance scalability perf",
+    ),
+    "api": (
+        "Resources, errors, pagination, versioning, webhooks, contracts",
+        "REST, GraphQL, gRPC, versioning, pagination", "apis rest graphql grpc http",
+    ),
+    "messaging": (
+        "Brokers, delivery, ordering, retries, outbox, event design",
+        "Kafka, RabbitMQ, pub-sub, event-sourcing", "queue queues kafka events streaming mq",
+    ),
+    "caching": (
+        "Placement, expiry, invalidation, HTTP and CDN caches, Redis, Valkey",
+        "Redis, Memcached, CDN, cache-invalidation", "cache redis cdn caches",
+    ),
+    "monitoring": (
+        "Metrics, logs, traces, objectives, alerting, health checks",
+        "logging, tracing, metrics, alerting, APM", "observability o11y logging alerting apm",
+    ),
+    "node": (
+        "Node.js: Express, Fastify, NestJS, async patterns",
+        "Express, Fastify, NestJS, event loop", "nodejs node.js typescript javascript js ts",
+    ),
+    "python": (
+        "Python: FastAPI, Django, async, type hints, Celery",
+        "FastAPI, Django, asyncio, type hints", "py fastapi django",
+    ),
+    "go": ("Go: net/http, Gin, Echo, concurrency, channels", "Gin, Echo, goroutines, channels", "golang"),
+    "java": (
+        "Java: Spring Boot, microservices, JPA, virtual threads",
+        "Spring Boot, JPA, virtual threads", "spring jvm kotlin springboot",
+    ),
+    "rust": ("Rust: Tokio, Axum, Actix, SQLx, memory safety", "Tokio, Actix, Axum, memory safety", "rs"),
+    "dotnet": (
+        ".NET: ASP.NET Core, Entity Framework, hosting",
+        "ASP.NET Core, Entity Framework, async", ".net csharp c# net aspnet asp.net cs",
+    ),
+}  # fmt: skip
+FENCES = {"node": "typescript", "dotnet": "csharp"}  # where the stack's name is not the language's
 
 # ---------------------------------------------------------------- data types
 
 Row = namedtuple("Row", "ref fields")
 Hit = namedtuple("Hit", "number score coverage")
+Described = namedtuple("Described", "kind name rows about examples")  # a domain or a stack, for people
 Answer = namedtuple("Answer", "hits also corrections unknown total elsewhere weak")
 Record = namedtuple("Record", "cells start size line")  # a CSV record, its place in bytes, its first line
 Table = namedtuple("Table", "columns records size checksum")
@@ -111,12 +157,12 @@ class DamagedIndex(Exception):
 
 # ---------------------------------------------------------------- tokenising
 
-WORD = re.compile(r"[^\W_]+(?:\.\d+)*")
-# Names that punctuation would tear apart, in the order in which they are replaced.
+# Names that punctuation would tear apart, in the order in which they are replaced. What follows
+# one must not be a letter or digit: `.js` is part of Node.js, not of package.json.
 SYMBOLS = (
     ("c#", "csharp"), ("f#", "fsharp"), ("c++", "cpp"), (".net", " dotnet"), (".js", "js"), ("n+1", "nplus1"),
     ("pub/sub", "pubsub"), ("i/o", "io"), ("ci/cd", "cicd"), ("http/1", "http1"), ("http/2", "http2"),
-    ("http/3", "http3"), ("'", ""), ("\u2019", ""),
+    ("http/3", "http3"),
 )  # fmt: skip
 
 STEM_2 = {
@@ -125,6 +171,7 @@ STEM_2 = {
     "iveness": "ive", "fulness": "ful", "ousness": "ous", "aliti": "al", "iviti": "ive", "biliti": "ble",
 }  # fmt: skip
 STEM_3 = {"icate": "ic", "ative": "", "alize": "al", "iciti": "ic", "ical": "ic", "ful": "", "ness": ""}
+BRITISH = ("ise", "ises", "ised", "iser", "isers", "ising", "isation", "isations")
 STEM_4 = (
     "ement", "ance", "ence", "able", "ible", "ment", "ant", "ent", "ism", "ate", "iti", "ous", "ive", "ize",
     "ion", "al", "er", "ic", "ou",
@@ -169,7 +216,10 @@ def stem(word):
     """
     if len(word) < 4 or not word.isalpha() or not word.isascii():
         return word
-    word = re.sub(r"(?<=\w\w\w)is(e|es|ed|er|ing|ation)(s?)$", r"iz\1\2", word)
+    for ending in BRITISH:
+        if word.endswith(ending) and len(word) > len(ending) + 2:
+            word = word[: -len(ending)] + "iz" + ending[2:]
+            break
     # Step 1: plurals, -ed, -ing, final y.
     if word.endswith(("sses", "ies")):
         word = word[:-2]
@@ -216,11 +266,24 @@ def words(text):
 
         decomposed = unicodedata.normalize("NFKD", text)
         text = "".join(c for c in decomposed if not unicodedata.combining(c))
-    text = text.lower()
+    text = text.lower().replace("'", "").replace("\u2019", "")
     for symbol, name in SYMBOLS:
         if symbol in text:
-            text = text.replace(symbol, name)
-    return WORD.findall(text)
+            first, *rest = text.split(symbol)
+            text = first + "".join((symbol if part[:1].isalnum() else name) + part for part in rest)
+    found = []
+    for chunk in "".join(c if c.isalnum() or c == "." else " " for c in text).split():
+        glued = False
+        for part in chunk.split("."):
+            if glued and part[:1].isdigit():
+                found[-1] += "." + part
+            elif part:
+                found.append(part)
+            glued = bool(part)
+    return found
+
+
+STEMS = {}  # stems once computed: the rows repeat their words
 
 
 def tokenize(text):
@@ -229,7 +292,13 @@ def tokenize(text):
     >>> tokenize("How do I retry idempotent calls in Go?")
     ['retri', 'idempot', 'call', 'go']
     """
-    return [stem(word) for word in words(text) if word not in STOPWORDS]
+    terms = []
+    for word in words(text):
+        if word not in STOPWORDS:
+            if word not in STEMS:
+                STEMS[word] = stem(word)
+            terms.append(STEMS[word])
+    return terms
 
 
 # ---------------------------------------------------------------- loading the CSV files
@@ -256,7 +325,7 @@ def csv_files(data):
         )
     for path in found:
         if scopes.setdefault(scope_name(path), path) != path:
-            raise DataError("%s and %s have the same name: rename one" % (scopes[scope_name(path)], path))
+            raise DataError(f"{scopes[scope_name(path)]} and {path} have the same name: rename one")
     if os.path.exists(os.path.join(data, "synonyms.csv")):
         found.append("synonyms.csv")
     return found
@@ -280,19 +349,19 @@ def read_csv(data, path):
         with open(os.path.join(data, path), "rb") as file:
             raw = file.read()
     except OSError as error:
-        raise DataError("%s cannot be read (%s): restore it or mend its permissions" % (path, error.strerror))
+        raise DataError(f"{path} cannot be read ({error.strerror}): restore it or mend its permissions")
     if raw.startswith(b"\xef\xbb\xbf"):
-        raise DataError("%s starts with a byte order mark: save it as UTF-8 without BOM" % path)
+        raise DataError(f"{path} starts with a byte order mark: save it as UTF-8 without BOM")
     if b"\r" in raw:
         line = raw[: raw.index(b"\r")].count(b"\n") + 1
-        raise DataError("%s line %d has a carriage return: save the file with LF line ends" % (path, line))
+        raise DataError(f"{path} line {int(line)} has a carriage return: save the file with LF line ends")
     try:
         lines = raw.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise DataError("%s line %d is not UTF-8 (byte 0x%02x): save it as UTF-8" % (path, line, raw[error.start]))
+        raise DataError(f"{path} line {int(line)} is not UTF-8 (byte 0x{raw[error.start]:02x}): save it as UTF-8")
     lines = [line + "\n" for line in lines[:-1]] + lines[-1:]
-    reader = csv.reader(lines, strict=True)
+    reader = csv_reader(lines, strict=True)
     records, start, line = [], 0, 0
     try:
         for cells in reader:
@@ -300,7 +369,7 @@ def read_csv(data, path):
             if cells:
                 records.append(Record(cells, start, size, line + 1))
             start, line = start + size, reader.line_num
-    except csv.Error as error:
+    except CsvError as error:
         raise DataError(
             "%s line %d: the row that starts here is not CSV (%s): look for a quote that is not closed or not doubled"
             % (path, line + 1, error)
@@ -329,7 +398,7 @@ def table_problems(path, table):
                 yield Problem(path, number, column, "is empty: give every row one")
         key = record.cells[columns.index(required[0])]
         if key in seen:
-            yield Problem(path, number, required[0], "%r stands in row %d too: rename one" % (printable(key), seen[key]))
+            yield Problem(path, number, required[0], f"{printable(key)!r} stands in row {int(seen[key])} too: rename one")
         seen[key] = number
 
 
@@ -348,16 +417,16 @@ def header_problem(path, columns, required):
     """
     if len(set(columns)) != len(columns):
         twice = next(column for column in columns if columns.count(column) > 1)
-        return "column %r stands there twice: keep one" % printable(twice)
+        return f"column {printable(twice)!r} stands there twice: keep one"
     expected = STACK_COLUMNS if path.startswith("stacks/") else DOMAIN_COLUMNS
     missing = [column for column in expected if column not in columns]
     extra = [column for column in columns if column not in expected]
     if path != "synonyms.csv" and 0 < max(len(missing), len(extra)) <= 3:
         parts = ["lacks " + ", ".join(missing)] if missing else []
         parts += ["has the unknown " + printable(", ".join(extra))] if extra else []
-        return "%s: expected %s" % (" and ".join(parts), ",".join(expected))
+        return f"{' and '.join(parts)}: expected {','.join(expected)}"
     lacking = [column for column in required if column not in columns]
-    return "lacks %s: expected at least %s" % (" and ".join(lacking), ",".join(required)) if lacking else ""
+    return f"lacks {' and '.join(lacking)}: expected at least {','.join(required)}" if lacking else ""
 
 
 # ---------------------------------------------------------------- the index: format and building
@@ -379,14 +448,14 @@ VERSION = "backend-index 1"
 
 def fingerprint():
     """A checksum of all that decides what terms and weights an index holds."""
-    settings = (WORD.pattern, SYMBOLS, STEM_2, STEM_3, STEM_4, sorted(STOPWORDS), COLUMN_WEIGHTS, K1, B, EPSILON)
+    settings = (SYMBOLS, BRITISH, STEM_2, STEM_3, STEM_4, sorted(STOPWORDS), COLUMN_WEIGHTS, K1, B, EPSILON)
     sample = "Sharding authorisations, retried caches; p99 of 1.3 agreed controlling hopefulness"
     return checksum(repr((settings, tokenize(sample))).encode("utf-8"))
 
 
 def checksum(raw):
     """The bytes' CRC-32 in eight hexadecimal digits."""
-    return "%08x" % crc32(raw)
+    return f"{crc32(raw):08x}"
 
 
 def row_tokens(columns, cells):
@@ -410,12 +479,12 @@ def build_index(data):
         key, name = table.columns.index("ID"), table.columns.index("Name")
         for record in sorted(table.records, key=lambda record: record.cells[key]):
             title = " ".join(record.cells[name].split())
-            rows.append("%s/%s\t%d\t%d\t%s" % (scope_name(path), record.cells[key], record.start, record.size, title))
+            rows.append(f"{scope_name(path)}/{record.cells[key]}\t{int(record.start)}\t{int(record.size)}\t{title}")
             documents.append(row_tokens(table.columns, record.cells))
             for word in set(words(" ".join(record.cells))):
                 counts[word] = counts.get(word, 0) + 1
-    body = {"!%06d" % number: row for number, row in enumerate(rows)}
-    body.update(("~%02d" % size, " ".join(listed)) for size, listed in vocabulary(counts).items())
+    body = {f"!{int(number):06}": row for number, row in enumerate(rows)}
+    body.update((f"~{int(size):02}", " ".join(listed)) for size, listed in vocabulary(counts).items())
     body.update(posting_lines(documents))
     if synonyms:
         files.append(("synonyms.csv", synonyms._replace(columns=[], records=[]), len(rows)))
@@ -444,8 +513,8 @@ def posting_lines(documents):
         return
     model = BM25Okapi(documents, k1=K1, b=B, epsilon=EPSILON)
     for term, rows in rows_of.items():
-        weights = ("%d" % round(weight * 1000) for weight in model.get_batch_scores([term], rows))
-        yield term, "%s\t%s" % (" ".join(map(str, rows)), " ".join(weights))
+        weights = (f"{int(round(weight * 1000))}" for weight in model.get_batch_scores([term], rows))
+        yield term, f"{' '.join(map(str, rows))}\t{' '.join(weights)}"
 
 
 def synonym_pairs(table):
@@ -462,13 +531,13 @@ def synonym_pairs(table):
 
 def assemble(files, body):
     """The index file's bytes, from its files (path, table, first row) and its body {key: rest of the line}."""
-    head = "settings\t%s\n" % fingerprint()
+    head = f"settings\t{fingerprint()}\n"
     for path, table, first in files:
         place = (table.size, table.checksum, first, len(table.records), "|".join(table.columns))
         head += "file\t%s\t%d\t%s\t%d\t%d\t%s\n" % (path, *place)
-    lines = "".join("%s\t%s\n" % (key, body[key]) for key in sorted(body, key=str.encode))
+    lines = "".join(f"{key}\t{body[key]}\n" for key in sorted(body, key=str.encode))
     rest = (head + "\n" + lines).encode("utf-8")
-    return ("%s\t%d\t%s\n" % (VERSION, len(rest), checksum(rest))).encode("ascii") + rest
+    return (f"{VERSION}\t{len(rest)}\t{checksum(rest)}\n").encode("ascii") + rest
 
 
 # ---------------------------------------------------------------- the index: reading
@@ -487,7 +556,7 @@ class Index:
         except ValueError:
             raise DamagedIndex("its first line is not one of ours")
         if version != VERSION:
-            raise DamagedIndex("it has the format %r, not %r" % (printable(version[:40]), VERSION))
+            raise DamagedIndex(f"it has the format {printable(version[:40])!r}, not {VERSION!r}")
         if not whole:
             raise DamagedIndex("it is not whole")
         self.head, self.start = head_start, head_end + 1
@@ -540,7 +609,7 @@ class Index:
 
     def row(self, number):
         """(reference, first byte, bytes, name) of a row by its number."""
-        ref, start, size, name = self.find("!%06d" % number)
+        ref, start, size, name = self.find(f"!{int(number):06}")
         return ref, int(start), int(size), name
 
     def numbers(self):
@@ -560,6 +629,22 @@ class Index:
         return {self.row(row)[0]: score for row, score in totals.items()}
 
 
+def describe(data):
+    """What is in a data folder: a Described for each domain and each stack, in the order of their names.
+
+    DataError when the index does not fit the data and cannot be rebuilt.
+    """
+    found = []
+    for scope in open_index(data).scopes:
+        about, examples, _ = SCOPES.get(scope.name, ("", "", ""))
+        if not about and "Category" in scope.columns:
+            place = scope.columns.index("Category")
+            seen = dict.fromkeys(record.cells[place] for record in read_table(data, scope.path).records)
+            about = ", ".join(list(seen)[:8])
+        found.append(Described(scope.path.split("/")[0][:-1], scope.name, scope.count, about, examples))
+    return found
+
+
 def open_index(data):
     """The index of a data folder, sure to describe its CSV files as they are now.
 
@@ -576,9 +661,9 @@ def open_index(data):
             return index
         reason = stale_reason(data, paths, index)
     except (OSError, ValueError):  # mmap refuses an empty file with ValueError
-        reason = "%s is missing or cannot be read" % INDEX_NAME
+        reason = f"{INDEX_NAME} is missing or cannot be read"
     except DamagedIndex as error:
-        reason = "%s is damaged: %s" % (INDEX_NAME, error)
+        reason = f"{INDEX_NAME} is damaged: {error}"
     if reason:
         return rebuild(data, reason)
     stamp_index(path, stamp)
@@ -614,7 +699,7 @@ def stale_reason(data, paths, index):
     if index.settings != fingerprint():
         return "the tokeniser has changed"
     if checksum(index.raw[index.head :]) != index.checksum:
-        return "%s is damaged" % INDEX_NAME
+        return f"{INDEX_NAME} is damaged"
     indexed = {file.path: file for file in index.files}
     for path in sorted(set(indexed) ^ set(paths)):
         return path + (" is new" if path in paths else " is gone")
@@ -630,10 +715,12 @@ def rebuild(data, reason):
     try:
         raw = build_index(data)
     except ImportError:
-        where = "" if data == DATA else " --data " + printable(data)
+        from shlex import quote  # only for this message
+
+        command = MEND % quote(os.path.abspath(__file__)) + ("" if data == DATA else " --data " + quote(data))
         raise DataError(
             "the index does not fit the data: %s.\n"
-            "It is rebuilt with rank-bm25, which is not installed for this Python. Type:\n  %s" % (reason, MEND + where)
+            "It is rebuilt with rank-bm25, which is not installed for this Python. Type:\n  %s" % (reason, command)
         )
     write_index(data, raw)
     return Index(raw)
@@ -642,7 +729,7 @@ def rebuild(data, reason):
 def write_index(data, raw):
     """Replace the index in one step, so that nothing half written is ever seen; returns whether that was possible."""
     path = os.path.join(data, INDEX_NAME)
-    temporary = "%s.%d.tmp" % (path, os.getpid())
+    temporary = f"{path}.{int(os.getpid())}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(raw)
@@ -728,7 +815,7 @@ def nearest(index, word, allowed):
     """The words of the vocabulary within so many edits: (edits, rank, word), the nearest and commonest first."""
     found = []
     for size in range(len(word) - allowed, len(word) + allowed + 1):
-        line = index.find("~%02d" % size)
+        line = index.find(f"~{int(size):02}")
         for rank, known in enumerate(line[0].split() if line else ()):
             if known[0] == word[0] and len(set(known) ^ set(word)) <= 2 * allowed:
                 distance = edits(word, known, allowed)
@@ -840,7 +927,7 @@ def read_row(data, index, ref):
         tail = ref.rpartition("/")[2]
         near = [known for known in numbers if known.rpartition("/")[2] == tail]
         near = near or sorted(numbers, key=lambda known: (edits(known, ref, 99), known))[:3]
-        raise UsageError("no row %r: expected a reference such as %s" % (printable(ref), ", ".join(near)))
+        raise UsageError(f"no row {printable(ref)!r}: expected a reference such as {', '.join(near)}")
     return load_row(data, index, numbers[ref])
 
 
@@ -851,41 +938,43 @@ def load_row(data, index, number):
     with open(os.path.join(data, scope.path), "rb") as file:
         file.seek(start)
         text = file.read(size).decode("utf-8")
-    cells = next(csv.reader(io.StringIO(text, newline="")))
+    cells = next(csv_reader(io.StringIO(text, newline="")))
     return Row(ref, dict(zip(scope.columns, cells)))
 
 
 def fenced(code, language):
     """Code as a Markdown block whose fence is longer than any run of backticks inside it."""
-    longest = max(map(len, re.findall("`{3,}", code)), default=2)
-    return "{0}{1}\n{2}\n{0}".format("`" * (longest + 1), language, code)
+    fence = "```"
+    while fence in code:
+        fence += "`"
+    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def render_row(row, hidden=()):
     """A row as Markdown: name, reference, then its fields in column order without the empty and the hidden ones."""
     scope = row.ref.partition("/")[0]
-    parts = ["## " + " ".join(row.fields["Name"].split()), "`%s`" % row.ref]
+    parts = ["## " + " ".join(row.fields["Name"].split()), f"`{row.ref}`"]
     for column, cell in row.fields.items():
         if not cell.strip() or column in ("ID", "Name") or column in hidden:
             continue
         if column.endswith(" Code"):
             cell = fenced(cell, FENCES.get(scope, scope))
         gap = "\n\n" if cell.startswith("```") else " "
-        parts.append("**%s:**%s%s" % (column, gap, cell))
+        parts.append(f"**{column}:**{gap}{cell}")
     return "\n\n".join(parts)
 
 
 def render_brief(row):
     """A row in one line: name, reference and the first sentence of its first long field."""
     text = next((row.fields[column] for column in ("Problem", "Solution") if row.fields.get(column)), "")
-    sentence = re.split(r"(?<=[.!?]) ", " ".join(text.split()), maxsplit=1)[0]
-    return "- **%s** `%s` %s" % (" ".join(row.fields["Name"].split()), row.ref, sentence)
+    sentence = " ".join(text.split()).partition(". ")[0].rstrip(".") + "."
+    return f"- **{' '.join(row.fields['Name'].split())}** `{row.ref}` {sentence}"
 
 
 def render_answer(query, scope, found, rows, brief):
     """The whole answer as Markdown: heading with scope and counts, remarks, the rows, what else is relevant."""
     where = "in " + ", ".join(scope) if scope else "in all domains and stacks"
-    parts = ['# %d of %d rows %s for "%s"' % (len(rows), found.total, where, printable(query))]
+    parts = [f'# {len(rows)} of {int(found.total)} rows {where} for "{printable(query)}"']
     parts += render_remarks(found)
     if brief:
         parts.append("\n".join(map(render_brief, rows)))
@@ -898,37 +987,45 @@ def render_answer(query, scope, found, rows, brief):
 
 def render_remarks(found):
     """What the reader must know before trusting the rows, as Markdown quotes."""
-    remarks = ["> Searched for *%s* instead of *%s*." % (used, typed) for typed, used in found.corrections.items()]
+    remarks = [f"> Searched for *{used}* instead of *{typed}*." for typed, used in found.corrections.items()]
     if found.weak:
         remarks.append(
             "> **Weak match.** No row holds most of this question, so it may not be covered here. "
             "Do not act on these rows without checking that they fit."
         )
     if found.unknown:
-        remarks.append("> Not known here: %s." % ", ".join(map(printable, found.unknown)))
+        remarks.append(f"> Not known here: {', '.join(map(printable, found.unknown))}.")
     return remarks
 
 
 def render_nothing(query, scope, found):
     """What to do when no row holds a word of the question."""
-    lines = ['Nothing found for "%s" %s.' % (printable(query), "in " + ", ".join(scope) if scope else "anywhere")]
+    lines = [f"Nothing found for \"{printable(query)}\" {'in ' + ', '.join(scope) if scope else 'anywhere'}."]
     for word, near in found.unknown.items():
-        lines.append("%s is not known here%s." % (printable(word), "; nearest: " + ", ".join(near) if near else ""))
+        lines.append(f"{printable(word)} is not known here{'; nearest: ' + ', '.join(near) if near else ''}.")
     if found.elsewhere:
-        lines.append("It would match in: %s." % ", ".join(found.elsewhere))
+        lines.append(f"It would match in: {', '.join(found.elsewhere)}.")
     lines.append("Try other keywords, leave out --domain and --stack, or see search.py --list.")
     return "\n".join(lines)
 
 
-def about(data, scope):
-    """What a scope is for: as described here, or for other files their categories."""
-    if scope.name in SCOPES:
-        return SCOPES[scope.name][0]
-    if "Category" not in scope.columns:
-        return "columns " + ", ".join(scope.columns)
-    place = scope.columns.index("Category")
-    seen = dict.fromkeys(record.cells[place] for record in read_table(data, scope.path).records)
-    return ", ".join(list(seen)[:8])
+def render_json(query, scope, found, rows):
+    """The whole answer for programs."""
+    results = [
+        {"ref": row.ref, "score": round(hit.score, 3), "fields": row.fields} for row, hit in zip(rows, found.hits)
+    ]
+    also = [{"ref": ref, "name": name} for ref, name in found.also]
+    return to_json(
+        {"query": query, "scope": scope, "corrections": found.corrections, "results": results, "also": also}
+    )
+
+
+def to_json(value):
+    """JSON text, in which escapes keep control characters out of the terminal."""
+    import json  # only for programs that ask for it
+
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 # ---------------------------------------------------------------- checking
@@ -938,12 +1035,20 @@ def about(data, scope):
 PROSE = ("Name", "Problem", "Solution", "Use When", "Avoid When", "Trade-offs", "Pitfalls", "Do", "Don't")
 OPTIONAL = ("Example", "Good Code", "Bad Code", "Verified")
 SEVERITIES = ("critical", "high", "medium", "low")
+HOLLOW = ("\u2014", "leverag", "seamless", "robust", "best-in-class", "best practice", "cutting-edge")
+
+
+def fits(pattern, text):
+    """Whether the whole text fits a regular expression."""
+    import re  # costs half a bare interpreter start, so no query pays for it
+
+    return re.fullmatch(pattern, text) is not None
 
 
 def rule_id(row):
     """The ID is a slug: lower-case letters, digits and single hyphens."""
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", row["ID"]):
-        yield "ID", "%r is not a slug such as transactional-outbox" % row["ID"]
+    if not fits("[a-z0-9]+(-[a-z0-9]+)*", row["ID"]):
+        yield "ID", f"{row['ID']!r} is not a slug such as transactional-outbox"
 
 
 def rule_cells(row):
@@ -961,7 +1066,7 @@ def rule_keywords(row):
     """Keywords are 6 to 15 different terms, separated by a semicolon and a blank."""
     terms = [term.lower() for term in row["Keywords"].split("; ")]
     if not 6 <= len(terms) <= 15:
-        yield "Keywords", "has %d terms, expected 6 to 15" % len(terms)
+        yield "Keywords", f"has {len(terms)} terms, expected 6 to 15"
     if len(set(terms)) < len(terms) or any(not term.strip() or ";" in term for term in terms):
         yield "Keywords", "has an empty or repeated term"
 
@@ -970,32 +1075,32 @@ def rule_length(row):
     """A row has 110 to 220 words, apart from code, keywords and references."""
     count = sum(len(row[column].split()) for column in PROSE if column in row)
     if not 110 <= count <= 220:
-        yield "all", "has %d words of prose, expected 110 to 220" % count
+        yield "all", f"has {int(count)} words of prose, expected 110 to 220"
 
 
 def rule_related(row):
     """Related names 2 to 5 other rows."""
     refs = row["Related"].split("; ")
     if not 2 <= len(set(refs)) == len(refs) <= 5:
-        yield "Related", "has %d different references, expected 2 to 5" % len(set(refs))
+        yield "Related", f"has {len(set(refs))} different references, expected 2 to 5"
 
 
 def rule_source(row):
     """Source holds one or more https links, separated by a semicolon and a blank."""
     for link in row["Source"].split("; "):
-        if not re.fullmatch(r"https://[^\s/]+\.[^\s/]+/?\S*", link):
-            yield "Source", "%r is not an https link" % link
+        if not fits(r"https://[^\s/]+\.[^\s/]+/?\S*", link):
+            yield "Source", f"{link!r} is not an https link"
 
 
 def rule_verified(row):
     """Verified is a date (YYYY-MM-DD) or empty."""
-    if not re.fullmatch(r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]))?", row["Verified"]):
-        yield "Verified", "%r is not a date such as 2026-11-23" % row["Verified"]
+    if not fits(r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]))?", row["Verified"]):
+        yield "Verified", f"{row['Verified']!r} is not a date such as 2026-11-23"
 
 
 def rule_example(row):
     """An Example is one fenced block that names its language."""
-    if row.get("Example") and not re.fullmatch(r"```[a-z0-9+#-]+\n(?:(?!```).*\n)+```", row["Example"]):
+    if row.get("Example") and not fits(r"```[a-z0-9+#-]+\n(?:(?!```).*\n)+```", row["Example"]):
         yield "Example", "is not one fenced block with a language"
 
 
@@ -1007,21 +1112,21 @@ def rule_code(row):
             if row["Good Code"] or row["Bad Code"]:
                 yield column, "one of the two is empty, expected both or neither"
         elif column in row and (not 3 <= lines <= 18 or "```" in row[column]):
-            yield column, "has %d lines, expected 3 to 18 without a fence" % lines
+            yield column, f"has {int(lines)} lines, expected 3 to 18 without a fence"
 
 
 def rule_severity(row):
     """Severity is critical, high, medium or low."""
     if "Severity" in row and row["Severity"] not in SEVERITIES:
-        yield "Severity", "%r is not one of %s" % (row["Severity"], ", ".join(SEVERITIES))
+        yield "Severity", f"{row['Severity']!r} is not one of {', '.join(SEVERITIES)}"
 
 
 def rule_wording(row):
     """Rows are free of marketing words and em dashes."""
     for column in PROSE:
-        found = re.search(r"\u2014|\b(leverag\w+|seamless\w*|robust|best[- ]in[- ]class)\b", row.get(column, ""), re.I)
-        if found:
-            yield column, "has %r: say what it does instead" % found.group()
+        for word in HOLLOW:
+            if word in row.get(column, "").lower():
+                yield column, f"has {word!r}: say what it does instead"
 
 
 RULES = (
@@ -1047,7 +1152,7 @@ def check(data):
         if found:
             del tables[path]
     refs = {
-        "%s/%s" % (scope_name(path), record.cells[table.columns.index("ID")])
+        f"{scope_name(path)}/{record.cells[table.columns.index('ID')]}"
         for path, table in tables.items()
         if path != "synonyms.csv"
         for record in table.records
@@ -1064,7 +1169,9 @@ def check_order(data, path, table):
     keys = [record.cells[0] for record in table.records]
     for number, (before, key) in enumerate(zip(keys, keys[1:]), 3):
         if key < before:
-            yield Problem(path, number, table.columns[0], "%r stands after %r: sort the rows" % (key, before))
+            yield Problem(path, number, table.columns[0], f"{key!r} stands after {before!r}: sort the rows")
+    import csv  # only to check
+
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerows([table.columns] + [record.cells for record in table.records])
     if checksum(buffer.getvalue().encode("utf-8")) != table.checksum:
@@ -1077,59 +1184,63 @@ def check_rows(path, table, refs):
         row = dict(zip(table.columns, record.cells))
         for rule in RULES:
             for column, message in rule(row):
-                yield Problem(path, number, "%s of %s" % (column, row["ID"]), message)
+                yield Problem(path, number, f"{column} of {row['ID']}", message)
         for ref in row["Related"].split("; "):
-            if ref not in refs or ref == "%s/%s" % (scope_name(path), row["ID"]):
-                yield Problem(path, number, "Related of " + row["ID"], "%r is no other row" % ref)
+            if ref not in refs or ref == f"{scope_name(path)}/{row['ID']}":
+                yield Problem(path, number, "Related of " + row["ID"], f"{ref!r} is no other row")
     categories = {record.cells[table.columns.index("Category")] for record in table.records}
     if len(categories) > 12:
-        yield Problem(path, 1, "Category", "%d categories, expected at most 12" % len(categories))
+        yield Problem(path, 1, "Category", f"{len(categories)} categories, expected at most 12")
 
 
 # ---------------------------------------------------------------- command line
 
+ACTIONS = ("--help", "--show", "--list", "--check", "--reindex")
+SWITCHES = ("--brief", "--json")
+VALUED = ("--domain", "--stack", "-n", "--data")
+SHORT = {"-d": "--domain", "-s": "--stack", "-h": "--help"}
 
-class Parser(argparse.ArgumentParser):
-    """argparse with our exit status, and with messages that a terminal can show."""
 
-    def error(self, message):
-        """Turn argparse's own complaint into a UsageError."""
-        raise UsageError(printable(message) + "; see search.py --help")
+def parse_arguments(arguments):
+    """({option: the values given for it}, the words that are not options) of a command line.
+
+    An option's value follows it or its `=`; after `--` everything is a word. UsageError names
+    the nearest option for an unknown one.
+    """
+    options, typed, waiting = {}, [], list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        if word == "--":
+            typed += waiting
+            break
+        name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        name = SHORT.get(name, name)
+        if name in VALUED:
+            if not equals and not waiting:
+                raise UsageError(f"{name} needs a value; see search.py --help")
+            options.setdefault(name, []).append(value if equals else waiting.pop(0))
+        elif name in ACTIONS + SWITCHES and not equals:
+            options[name] = []
+        elif len(word) > 1 and word.startswith("-"):
+            near = min(ACTIONS + SWITCHES + VALUED, key=lambda known: edits(known, name[:40], 99))
+            raise UsageError(f"no option {printable(word)}: nearest is {near}; see search.py --help")
+        else:
+            typed.append(word)
+    return options, typed
 
 
 def hit_count(text):
     """The value of -n: a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError("-n %s: expected a whole number from 1, such as -n 3" % printable(text))
-    return int(text)
-
-
-def parser():
-    """The command line's parser."""
-    result = Parser(
-        prog="search.py", description=__doc__, epilog=EXIT_HELP, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    add = result.add_argument
-    add("query", nargs="*", metavar="QUERY", help="keywords, or the problem in your own words")
-    add("-d", "--domain", action="append", default=[], metavar="D", help="search this domain (repeatable)")
-    add("-s", "--stack", action="append", default=[], metavar="S", help="search this stack (repeatable)")
-    add("-n", type=hit_count, default=DEFAULT_HITS, metavar="N", help="how many rows (default %d)" % DEFAULT_HITS)
-    add("--brief", action="store_true", help="a line for each row")
-    add("--json", action="store_true", help="JSON for programs")
-    add("--data", default=DATA, metavar="DIR", help="another knowledge base of the same layout")
-    add("--show", nargs="+", metavar="REF", help="print whole rows by reference")
-    add("--list", action="store_true", help="list domains and stacks")
-    add("--check", action="store_true", help="validate the CSV files")
-    add("--reindex", action="store_true", help="rebuild the index")
-    return result
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
+        raise UsageError(f"-n {printable(text)}: expected a whole number from 1, such as -n 3")
+    return int(text[:9])
 
 
 def resolve_scope(index, kind, name):
     """The scope that a --domain or --stack name means; UsageError with the nearest names when there is none."""
     known = {scope.name for scope in index.scopes if scope.path.startswith(kind)}
     wanted = name.strip().lower()
-    for scope, (_, others) in SCOPES.items():
+    for scope, (*_, others) in SCOPES.items():
         if wanted in others.split() and scope in known and wanted not in known:
             return scope
     starts = [scope for scope in known if len(wanted) > 2 and scope.startswith(wanted)]
@@ -1145,59 +1256,62 @@ def resolve_scope(index, kind, name):
     )
 
 
-def run(options):
-    """Do what the options ask for; returns (text for stdout, exit status)."""
-    data, query = options.data, " ".join(options.query)
-    actions = [action for action in ("show", "list", "check", "reindex") if getattr(options, action)]
-    if len(actions) + bool(options.query) > 1:
-        asked = ["--" + action for action in actions] + ["a query"] * bool(options.query)
-        raise UsageError("%s at once: expected one of them" % " and ".join(asked))
-    if options.check:
+def run(arguments):
+    """Do what the command line asks for; returns (text for stdout, exit status)."""
+    options, typed = parse_arguments(arguments)
+    actions = [action for action in ACTIONS if action in options]
+    action = actions[0] if actions else "search"
+    if len(actions) > 1:
+        raise UsageError(f"{' and '.join(actions)} at once: expected one of them")
+    if typed and action in ("--list", "--check", "--reindex"):
+        raise UsageError(f"{action} takes no keywords: leave out {printable(' '.join(typed))!r}")
+    limit = hit_count(options.get("-n", [str(DEFAULT_HITS)])[-1])
+    data = options.get("--data", [DATA])[-1]
+    if action == "--help":
+        return __doc__.strip(), FOUND
+    if action == "--check":
         return run_check(data)
-    if options.reindex:
+    if action == "--reindex":
         return run_reindex(data)
-    index = open_index(data)
-    if options.list:
-        return run_list(data, index, options.json)
-    if options.show:
-        rows = [read_row(data, index, ref) for ref in options.show]
-        if options.json:
-            return to_json({"results": [{"ref": row.ref, "fields": row.fields} for row in rows]}), FOUND
-        return "\n\n".join(map(render_row, rows)), FOUND
-    if not query.strip():
+    if action == "search" and not "".join(typed).strip():
         raise UsageError('no question: expected keywords, such as search.py "jwt expiry" --domain security')
-    scope = [resolve_scope(index, "domains", name) for name in options.domain]
-    scope += [resolve_scope(index, "stacks", name) for name in options.stack]
-    return run_query(data, index, query, list(dict.fromkeys(scope)), options)
-
-
-def run_query(data, index, query, scope, options):
-    """Search and render."""
-    found = answer(index, query, scope, options.n)
+    if action == "--show" and not typed:
+        raise UsageError("--show: expected a reference, such as search.py --show messaging/transactional-outbox")
+    if action == "--list":
+        return run_list(data, "--json" in options)
+    index = open_index(data)
+    if action == "--show":
+        return run_show(data, index, typed, "--json" in options)
+    scope = [resolve_scope(index, "domains", name) for name in options.get("--domain", [])]
+    scope += [resolve_scope(index, "stacks", name) for name in options.get("--stack", [])]
+    query = " ".join(typed)
+    found = answer(index, query, scope, limit)
     rows = [load_row(data, index, hit.number) for hit in found.hits]
-    if options.json:
-        results = [
-            {"ref": row.ref, "score": round(hit.score, 3), "fields": row.fields} for row, hit in zip(rows, found.hits)
-        ]
-        also = [{"ref": ref, "name": name} for ref, name in found.also]
-        answered = {"query": query, "scope": scope, "corrections": found.corrections, "results": results, "also": also}
-        return to_json(answered), FOUND if rows else NOTHING
+    if "--json" in options:
+        return render_json(query, scope, found, rows), FOUND if rows else NOTHING
     if not rows:
         return render_nothing(query, scope, found), NOTHING
-    return render_answer(query, scope, found, rows, options.brief), FOUND
+    return render_answer(query, scope, found, rows, "--brief" in options), FOUND
 
 
-def run_list(data, index, as_json):
-    """Domains and stacks with row counts and what each is for."""
-    listed = [(scope.path.split("/")[0], scope.name, scope.count, about(data, scope)) for scope in index.scopes]
+def run_show(data, index, refs, as_json):
+    """Whole rows by reference."""
+    rows = [read_row(data, index, ref) for ref in refs]
     if as_json:
-        keys = ("kind", "name", "rows", "about")
-        return to_json([dict(zip(keys, (kind[:-1], *rest))) for kind, *rest in listed]), FOUND
+        return to_json({"results": [{"ref": row.ref, "fields": row.fields} for row in rows]}), FOUND
+    return "\n\n".join(map(render_row, rows)), FOUND
+
+
+def run_list(data, as_json):
+    """Domains and stacks with row counts and what each is for."""
+    listed = describe(data)
+    if as_json:
+        return to_json([each._asdict() for each in listed]), FOUND
     lines = []
-    for kind in ("domains", "stacks"):
-        group = [entry[1:] for entry in listed if entry[0] == kind]
-        if group:
-            lines += ["", kind] + ["  %-14s %4d rows  %s" % entry for entry in group]
+    for kind in ("domain", "stack"):
+        lines += ["", kind + "s"] + [
+            f"  {each.name:<14} {each.rows:>4} rows  {each.about}" for each in listed if each.kind == kind
+        ]
     return "\n".join(lines[1:]), FOUND
 
 
@@ -1205,8 +1319,8 @@ def run_check(data):
     """Validate the CSV files."""
     problems = check(data)
     if problems:
-        return "\n".join(map(str, problems)) + "\n%d problems" % len(problems), BROKEN
-    return "no problems in %d files" % len(csv_files(data)), FOUND
+        return "\n".join(map(str, problems)) + f"\n{len(problems)} problems", BROKEN
+    return f"no problems in {len(csv_files(data))} files", FOUND
 
 
 def run_reindex(data):
@@ -1214,29 +1328,27 @@ def run_reindex(data):
     raw = rebuild(data, "it was to be rebuilt").raw
     path = os.path.join(data, INDEX_NAME)
     if not write_index(data, raw):
-        raise DataError("%s cannot be written: mend the folder's permissions" % printable(path))
+        raise DataError(f"{printable(path)} cannot be written: mend the folder's permissions")
     index = Index(raw)
-    return "%s: %d rows, %d bytes" % (printable(path), index.count, len(raw)), FOUND
+    return f"{printable(path)}: {int(index.count)} rows, {len(raw)} bytes", FOUND
 
 
-def to_json(value):
-    """JSON text; escapes keep control characters out of the terminal."""
-    import json  # only for programs that ask for it
-
-    return json.dumps(value, ensure_ascii=False, indent=2)
+def use_utf8():
+    """Write UTF-8 whatever the console says."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 def main(arguments=None):
     """Run the command line; returns the exit status. Every error becomes one message on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="replace")
+    use_utf8()
     try:
-        text, status = run(parser().parse_args(arguments))
+        text, status = run(sys.argv[1:] if arguments is None else arguments)
         print(text, flush=True)
         return status
     except (UsageError, DataError) as error:
-        print("search.py: %s" % error, file=sys.stderr)
+        print(f"search.py: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else BROKEN
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -1245,5 +1357,10 @@ def main(arguments=None):
         return 130
 
 
-if __name__ == "__main__":
+def console():
+    """The command that the package installs."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()
