@@ -1,0 +1,214 @@
+"""The rules of the knowledge base, over every shipped file and over rows that break them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import search
+
+from . import snippets
+from .conftest import ROOT, write_csv
+
+DATA = ROOT / "data"
+FILES = [path for path in search.csv_files(str(DATA)) if path != "synonyms.csv"]
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    table = search.read_table(str(DATA), path)
+    return [dict(zip(table.columns, record.cells)) for record in table.records]
+
+
+# ---------------------------------------------------------------- the shipped files
+
+
+def test_check_finds_nothing_in_the_shipped_files() -> None:
+    assert [str(problem) for problem in search.check(str(DATA))] == []
+
+
+def test_the_files_are_the_domains_and_stacks_that_the_program_describes() -> None:
+    assert {search.scope_name(path) for path in FILES} == set(search.SCOPES)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_each_file_has_the_standard_columns_and_enough_rows(path: str) -> None:
+    table = search.read_table(str(DATA), path)
+    if path.startswith("domains/"):
+        assert table.columns == search.DOMAIN_COLUMNS
+        assert len(table.records) >= 25
+    else:
+        assert table.columns == search.STACK_COLUMNS
+        assert len(table.records) >= 15
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_examples_and_code_parse_in_their_language(path: str) -> None:
+    stack = search.scope_name(path)
+    faults = []
+    for row in rows(path):
+        if row.get("Example"):
+            language, _, code = row["Example"].strip("`").strip().partition("\n")
+            faults.append((row["ID"], snippets.fault(language, code)))
+        for column in ("Good Code", "Bad Code"):
+            if row.get(column):
+                faults.append((row["ID"], snippets.fault(search.FENCES.get(stack, stack), row[column])))
+    assert [fault for fault in faults if fault[1]] == []
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_good_code_and_bad_code_differ(path: str) -> None:
+    assert [row["ID"] for row in rows(path) if row.get("Good Code") and row["Good Code"] == row["Bad Code"]] == []
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_most_rows_were_verified_in_their_source(path: str) -> None:
+    found = rows(path)
+    assert sum(bool(row["Verified"]) for row in found) >= 0.9 * len(found)
+
+
+def test_no_problem_is_told_twice() -> None:
+    seen: dict[str, str] = {}
+    for path in FILES:
+        for row in rows(path):
+            key = " ".join(search.tokenize(row["Problem"])[:12])
+            assert key not in seen, f"{path} {row['ID']} begins as {seen[key]}"
+            seen[key] = f"{path} {row['ID']}"
+
+
+def test_synonyms_are_many_sorted_and_each_leads_to_a_row() -> None:
+    table = search.read_table(str(DATA), "synonyms.csv")
+    pairs = [tuple(record.cells) for record in table.records]
+    assert len(pairs) >= 120
+    assert pairs == sorted(pairs)
+    vocabulary = {term for path in FILES for row in rows(path) for term in search.tokenize(" ".join(row.values()))}
+    dead = [pair for pair in pairs if not any(set(search.tokenize(side)) <= vocabulary for side in pair)]
+    assert dead == []
+
+
+def test_no_synonym_stands_in_both_directions() -> None:
+    table = search.read_table(str(DATA), "synonyms.csv")
+    pairs = {tuple(" ".join(search.words(cell)) for cell in record.cells) for record in table.records}
+    assert [pair for pair in pairs if pair[::-1] in pairs] == []
+
+
+def test_nothing_in_the_data_escapes_to_the_terminal() -> None:
+    for path in search.csv_files(str(DATA)):
+        text = (DATA / path).read_text(encoding="utf-8")
+        assert not re.findall(r"[^\n -\x7e\u00a1-\uffff]", text)
+
+
+# ---------------------------------------------------------------- rows that break the rules
+
+GOOD = {
+    "ID": "a-row",
+    "Name": "A row",
+    "Category": "One",
+    "Keywords": "one; two; three; four; five; six",
+    "Problem": "word " * 60 + "end.",
+    "Solution": "word " * 60 + "end.",
+    "Use When": "Always.",
+    "Avoid When": "Never.",
+    "Trade-offs": "None.",
+    "Pitfalls": "None.",
+    "Example": "```sql\nSELECT 1;\n```",
+    "Related": "tea/b-row; tea/c-row",
+    "Source": "https://example.org/page",
+    "Verified": "2026-11-25",
+}
+GOOD_STACK = {
+    **{name: GOOD[name] for name in search.STACK_COLUMNS if name in GOOD},
+    "Do": "word " * 50 + "end.",
+    "Don't": "Nothing.",
+    "Good Code": "a = 1\nb = 2\nc = 3",
+    "Bad Code": "a = 1\nb = 2\nc = 4",
+    "Severity": "high",
+    "Applies To": "Python 3.9+",
+}
+BROKEN_ROWS = [
+    (search.rule_id, {"ID": "A Row"}),
+    (search.rule_id, {"ID": "a--row"}),
+    (search.rule_cells, {"Solution": ""}),
+    (search.rule_cells, {"Name": " padded "}),
+    (search.rule_cells, {"Problem": "two\nlines"}),
+    (search.rule_keywords, {"Keywords": "one; two; three; four; five"}),
+    (search.rule_keywords, {"Keywords": "; ".join(f"term {number}" for number in range(16))}),
+    (search.rule_keywords, {"Keywords": "one; two; three; four; five; One"}),
+    (search.rule_keywords, {"Keywords": "one;two; three; four; five; six; seven"}),
+    (search.rule_length, {"Solution": "Too short."}),
+    (search.rule_length, {"Solution": "word " * 300}),
+    (search.rule_related, {"Related": "tea/b-row"}),
+    (search.rule_related, {"Related": "tea/b-row; tea/b-row"}),
+    (search.rule_related, {"Related": "; ".join(f"tea/row-{number}" for number in range(6))}),
+    (search.rule_source, {"Source": ""}),
+    (search.rule_source, {"Source": "http://example.org"}),
+    (search.rule_source, {"Source": "The manual"}),
+    (search.rule_verified, {"Verified": "yesterday"}),
+    (search.rule_verified, {"Verified": "2026-13-01"}),
+    (search.rule_example, {"Example": "SELECT 1;"}),
+    (search.rule_example, {"Example": "```\nSELECT 1;\n```"}),
+    (search.rule_wording, {"Solution": "A robust solution."}),
+    (search.rule_wording, {"Problem": "One thing \u2014 another."}),
+]
+BROKEN_STACK_ROWS = [
+    (search.rule_code, {"Bad Code": ""}),
+    (search.rule_code, {"Good Code": "a = 1"}),
+    (search.rule_code, {"Good Code": "\n".join(["a = 1"] * 19)}),
+    (search.rule_code, {"Good Code": "```\na = 1\n```"}),
+    (search.rule_severity, {"Severity": "severe"}),
+]
+
+
+def test_a_good_row_breaks_no_rule() -> None:
+    for row in (GOOD, GOOD_STACK):
+        clean = {column: cell.strip() for column, cell in row.items()}
+        assert [fault for rule in search.RULES for fault in rule(clean)] == []
+
+
+def test_every_rule_has_a_row_that_breaks_it() -> None:
+    assert {rule for rule, _ in BROKEN_ROWS + BROKEN_STACK_ROWS} == set(search.RULES)
+
+
+@pytest.mark.parametrize(("rule", "change"), BROKEN_ROWS)
+def test_a_domain_row_that_breaks_a_rule_is_reported(rule: Callable, change: dict[str, str]) -> None:
+    assert [column for column, _ in rule({**GOOD, **change})]
+
+
+@pytest.mark.parametrize(("rule", "change"), BROKEN_STACK_ROWS)
+def test_a_stack_row_that_breaks_a_rule_is_reported(rule: Callable, change: dict[str, str]) -> None:
+    assert [column for column, _ in rule({**GOOD_STACK, **change})]
+
+
+def test_check_reports_all_problems_at_once_with_file_row_and_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = list(GOOD)
+    good = [GOOD[column].strip() for column in columns]
+    twin = ["b-row", *good[1:]]
+    bad = [{**GOOD, "ID": "C row", "Verified": "soon", "Related": "tea/b-row; tea/nowhere"}[c].strip() for c in columns]
+    write_csv(tmp_path / "domains" / "tea.csv", [good, bad, twin], columns)
+    assert search.main(["--check", "--data", str(tmp_path)]) == search.BROKEN
+    out = capsys.readouterr().out
+    for line in (
+        "domains/tea.csv row 3, ID of C row: 'C row' is not a slug",
+        "domains/tea.csv row 3, Verified of C row: 'soon' is not a date",
+        "domains/tea.csv row 3, Related of C row: 'tea/nowhere' is no other row",
+        "domains/tea.csv row 2, Related of a-row: 'tea/c-row' is no other row",
+        "domains/tea.csv row 3, ID: 'C row' stands after 'a-row': sort the rows",
+    ):
+        assert line in out
+
+
+def test_check_holds_files_to_the_way_that_pythons_csv_module_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "domains" / "tea.csv"
+    path.parent.mkdir()
+    path.write_text('ID,Name\n"a",Tea\n', encoding="utf-8")
+    assert ["is not as Python" in str(problem) for problem in search.check(str(tmp_path))] == [True]
+
+
+def test_check_says_so_when_there_is_no_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(tmp_path / "domains" / "tea.csv", [["a", "Tea"]], ["ID", "Name"])
+    assert search.main(["--check", "--data", str(tmp_path)]) == search.FOUND
+    assert capsys.readouterr().out == "no problems in 1 files\n"

@@ -1,0 +1,307 @@
+"""Rendering SKILL.md and installing the skill."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+import render_skill
+import search
+
+from .conftest import PLAIN, ROOT
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def render(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line: (status, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = render_skill.main(list(arguments))
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+def skill_of(project: Path, agent: str = "claude") -> Path:
+    return project / render_skill.agents()[agent].folder / render_skill.NAME
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every command of a skill file that can be run: those without a <placeholder> in them."""
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith("python3 ") and "search.py" in line]
+    return [words for words in found if not re.search(r"<[a-z ]+>", " ".join(words))]
+
+
+# ---------------------------------------------------------------- the skill file
+
+
+def test_the_committed_skill_is_what_the_template_gives() -> None:
+    assert (ROOT / "SKILL.md").read_bytes() == render_skill.skill_text("search.py").encode("utf-8"), (
+        "SKILL.md is out of date: type python3 render_skill.py"
+    )
+
+
+def test_the_skill_follows_the_agent_skills_specification(render: Run, project: Path) -> None:
+    from skills_ref import validate
+
+    render("--agent", "claude", "--into", str(project))
+    assert validate(skill_of(project)) == []
+    text = (skill_of(project) / "SKILL.md").read_text(encoding="utf-8")
+    front, body = text.split("---\n", 2)[1:]
+    fields = yaml.safe_load(front)
+    assert fields["name"] == skill_of(project).name
+    assert 0 < len(fields["description"]) <= 1024
+    assert len(body.splitlines()) < 500
+    # Four characters a token is what OpenAI and Anthropic both give for English text.
+    assert len(text) / 4 < 5000
+
+
+def test_the_skill_names_every_domain_and_stack_that_there_is() -> None:
+    text = (ROOT / "SKILL.md").read_text(encoding="utf-8")
+    for name in search.SCOPES:
+        assert text.count(f"`{name}`") >= 2
+
+
+@pytest.mark.parametrize("words", commands(render_skill.skill_text("search.py")), ids=" ".join)
+def test_every_command_in_the_skill_runs_and_finds_something(words: list[str]) -> None:
+    done = subprocess.run([*PLAIN, *words[1:]], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (search.FOUND, "")
+    assert "Weak match" not in done.stdout
+
+
+def test_installed_commands_work_from_the_projects_root_and_from_the_skills_folder(render: Run, project: Path) -> None:
+    render("--agent", "cursor", "--into", str(project))
+    skill = skill_of(project, "cursor")
+    found = commands((skill / "SKILL.md").read_text(encoding="utf-8"))
+    assert len(found) >= 10
+    for words in (found[0], found[-1]):
+        assert words[1] == ".cursor/skills/backend-architecture/search.py"
+        for folder, script in ((project, words[1]), (skill, "search.py")):
+            done = subprocess.run([*PLAIN, script, *words[2:]], cwd=folder, capture_output=True, check=False)
+            assert (done.returncode, done.stderr) == (search.FOUND, b"")
+
+
+@pytest.mark.parametrize("description", ['a: b', "it's \"quoted\"", "# no comment", "tail: ", "- item", "{x} [y] & *z"])
+def test_frontmatter_is_yaml_whatever_the_description_holds(description: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render_skill, "DESCRIPTION", description)
+    front = render_skill.skill_text("search.py").split("---\n", 2)[1]
+    assert yaml.safe_load(front)["description"] == description.strip()
+
+
+def test_every_heading_of_the_seed_is_in_the_skill() -> None:
+    text = (ROOT / "SKILL.md").read_text(encoding="utf-8")
+    for heading in (
+        "Prerequisites", "How to Use This Skill", "Step 1: Analyze User Requirements",
+        "Step 2: Search Architecture Recommendations", "Step 3: Stack-Specific Guidelines", "Search Reference",
+        "Available Domains", "Available Stacks", "Example Workflow", "Common Rules for Professional Backend",
+        "Database Design", "API Design", "Security", "Scaling", "Pre-Architecture Checklist", "Functional",
+        "Non-Functional", "Operational", "Tips for Better Results", "Quick Reference",
+    ):  # fmt: skip
+        assert re.search(rf"^#+ {re.escape(heading)}$", text, re.M), heading
+
+
+# ---------------------------------------------------------------- templates
+
+
+def test_any_template_is_rendered_in_both_notations(render: Run, tmp_path: Path) -> None:
+    template = tmp_path / "a.tmpl"
+    template.write_text("# {{TITLE}}\n<<SCRIPT_PATH>> {{ SKILL_OR_WORKFLOW }}\n{{QUICK_REFERENCE}}", encoding="utf-8")
+    status, out, err = render("--template", str(template))
+    assert (status, err) == (render_skill.DONE, "")
+    assert out.startswith(f"# {render_skill.values('')['TITLE']()}\nsearch.py Skill\n## Quick Reference")
+    assert "<<" not in out
+    assert "{{" not in out
+
+
+@pytest.mark.parametrize("mark", ["<<COLOUR>>", "{{COLOUR}}", "<<colour>>", "{{ colour }}", "<<TITEL>>"])
+def test_an_unknown_placeholder_is_an_error_that_names_it_and_its_line(render: Run, tmp_path: Path, mark: str) -> None:
+    template = tmp_path / "a.tmpl"
+    template.write_text(f"fine\n\n# {mark}\n", encoding="utf-8")
+    status, out, err = render("--template", str(template))
+    assert (status, out) == (render_skill.BROKEN, "")
+    assert f"line 3: nothing fills {mark}" in err
+
+
+def test_all_unfilled_placeholders_are_reported_and_nothing_is_written(
+    render: Run, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = tmp_path / "a.tmpl"
+    template.write_text("<<ONE>>\n<<TWO>> <<DESCRIPTION>>", encoding="utf-8")
+    monkeypatch.setattr(render_skill, "TEMPLATE", template)
+    monkeypatch.setattr(render_skill, "DESCRIPTION", " ")
+    status, _, err = render("--agent", "all", "--into", str(project))
+    assert status == render_skill.BROKEN
+    assert "line 1: nothing fills <<ONE>>" in err
+    assert "line 2: nothing fills <<TWO>>" in err
+    assert "line 2: <<DESCRIPTION>> is empty" in err
+    assert tree(project) == {}
+
+
+def test_what_fills_a_placeholder_is_not_filled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render_skill, "DESCRIPTION", "see {{HELM}} and <<THIS>>")
+    assert "see {{HELM}} and <<THIS>>" in render_skill.skill_text("search.py")
+
+
+def test_a_missing_template_is_named(render: Run, tmp_path: Path) -> None:
+    status, _, err = render("--template", str(tmp_path / "nothing"))
+    assert status == render_skill.BROKEN
+    assert "nothing cannot be read" in err
+
+
+# ---------------------------------------------------------------- check
+
+
+def test_check_shows_the_difference_writes_nothing_and_names_the_command(
+    render: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (ROOT / "SKILL.md").read_bytes()
+    assert render("--check")[0] == render_skill.DONE
+    monkeypatch.setattr(render_skill, "COMPATIBILITY", "Needs a time machine.")
+    status, out, _ = render("--check")
+    assert status == render_skill.OUT_OF_DATE
+    assert '+compatibility: "Needs a time machine."' in out
+    assert "type python3 render_skill.py" in out
+    assert (ROOT / "SKILL.md").read_bytes() == before
+
+
+# ---------------------------------------------------------------- installing
+
+
+@pytest.mark.parametrize("agent", sorted(render_skill.agents()))
+def test_each_agent_gets_a_skill_of_real_files_that_answers(render: Run, project: Path, agent: str) -> None:
+    status, out, err = render("--agent", agent, "--into", str(project))
+    assert (status, err) == (render_skill.DONE, "")
+    skill = skill_of(project, agent)
+    assert not [path for path in project.rglob("*") if path.is_symlink()]
+    for name in ("SKILL.md", "search.py", "data/index.tsv", "data/domains/api.csv", "data/stacks/go.csv"):
+        assert (skill / name).is_file()
+        assert f"wrote {skill / name}" in out
+    command = [*PLAIN, str(skill / "search.py"), "jwt expiry", "--domain", "security"]
+    done = subprocess.run(command, cwd=project, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (search.FOUND, b"")
+    assert len({path.parts[0] for path in (path.relative_to(project) for path in project.rglob("*"))}) == 1
+
+
+def test_all_agents_share_what_they_share_and_the_report_says_who_sees_it_twice(render: Run, project: Path) -> None:
+    status, out, _ = render("--agent", "all", "--into", str(project))
+    assert status == render_skill.DONE
+    folders = {agent.folder for agent in render_skill.agents().values()}
+    assert {str(path.parent.relative_to(project)) for path in project.rglob("SKILL.md")} == {
+        f"{folder}/{render_skill.NAME}" for folder in folders
+    }
+    assert "note: " in out
+    assert "GitHub Copilot" in out.partition("note: ")[2]
+
+
+def test_installing_twice_changes_nothing(render: Run, project: Path) -> None:
+    render("--agent", "claude", "--into", str(project))
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in project.rglob("*") if path.is_file()}
+    status, out, _ = render("--agent", "claude", "--into", str(project))
+    assert status == render_skill.DONE
+    assert "wrote" not in out
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
+
+
+def test_a_dry_run_says_what_would_be_written_and_writes_nothing(render: Run, project: Path) -> None:
+    status, out, _ = render("--agent", "gemini", "--into", str(project), "--dry-run")
+    assert status == render_skill.DONE
+    assert f"would write {skill_of(project, 'gemini') / 'SKILL.md'}" in out
+    assert list(project.iterdir()) == []
+
+
+def test_an_update_mends_our_files_drops_those_that_went_and_keeps_the_users(render: Run, project: Path) -> None:
+    render("--agent", "claude", "--into", str(project))
+    skill = skill_of(project)
+    fresh = tree(skill)
+    (skill / "search.py").write_text("broken", encoding="utf-8")
+    (skill / "data" / "domains" / "old.csv").write_text("ID,Name\na,Old\n", encoding="utf-8")
+    (skill / "notes.md").write_text("mine", encoding="utf-8")
+    manifest = json.loads((skill / render_skill.MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"] += ["data/domains/old.csv", "../../../outside.txt"]
+    (skill / render_skill.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    (project / "outside.txt").write_text("keep", encoding="utf-8")
+    status, out, _ = render("--agent", "claude", "--into", str(project))
+    assert status == render_skill.DONE
+    assert tree(skill) == {**fresh, "notes.md": b"mine"}
+    assert (project / "outside.txt").exists()
+    assert f"removed {skill / 'data/domains/old.csv'}" in out
+    assert f"left alone {skill / 'notes.md'}" in out
+
+
+def test_a_folder_that_something_else_made_is_not_touched_without_force(render: Run, project: Path) -> None:
+    skill = skill_of(project)
+    skill.mkdir(parents=True)
+    (skill / "SKILL.md").write_text("somebody's own", encoding="utf-8")
+    status, out, err = render("--agent", "gemini", "--agent", "claude", "--into", str(project))
+    assert (status, out) == (render_skill.BROKEN, "")
+    assert "was not made by render_skill.py" in err
+    assert "--force" in err
+    assert tree(project) == {f"{skill.relative_to(project)}/SKILL.md": b"somebody's own"}
+    assert render("--agent", "claude", "--into", str(project), "--force")[0] == render_skill.DONE
+    assert (skill / "search.py").is_file()
+
+
+def test_a_linked_skill_folder_is_refused_even_with_force(render: Run, project: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    skill_of(project).parent.mkdir(parents=True)
+    skill_of(project).symlink_to(elsewhere, target_is_directory=True)
+    status, _, err = render("--agent", "claude", "--into", str(project), "--force")
+    assert status == render_skill.BROKEN
+    assert "is a link" in err
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--agent", "claud", "--into", "."], "did you mean claude?"),
+        (["--agent", "claude"], "needs --into DIR"),
+        (["--agent", "claude", "--into", "nowhere/at/all"], "no folder nowhere/at/all"),
+        (["--into", "."], "go with --agent"),
+        (["--check", "--list"], "at once"),
+    ],
+)
+def test_wrong_usage_gets_one_message_that_says_what_to_type(render: Run, arguments: list[str], message: str) -> None:
+    status, out, err = render(*arguments)
+    assert (status, out) == (render_skill.USAGE, "")
+    assert message in err
+
+
+def test_the_list_names_each_agents_folder_readers_and_documentation(render: Run) -> None:
+    _, out, _ = render("--list")
+    for agent in render_skill.agents().values():
+        assert agent.name in out
+        assert agent.folder in out
+        assert agent.name.partition(" (")[0] in agent.readers or agent.key == "universal"
+        assert agent.documentation.startswith("https://")
+        assert agent.documentation in out
+
+
+def test_it_runs_as_a_script_from_another_folder(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "render_skill.py"), "--check"], cwd=tmp_path, check=False)
+    assert done.returncode == render_skill.DONE
