@@ -22,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-try:
-    from . import search  # installed as a package
-except ImportError:
-    import search  # type: ignore[import-not-found, no-redef]  # run as a script
+if __package__:
+    from backend_architecture import search  # installed
+else:
+    import search  # run as a script
 
 DONE, OUT_OF_DATE, USAGE, BROKEN = 0, 1, 2, 3  # exit statuses
 
@@ -267,7 +267,9 @@ def repository_skill(check: bool) -> tuple[str, int]:
     """Write SKILL.md of the repository, or with `check` compare it; returns (report, status)."""
     path = HERE / "SKILL.md"
     if not (HERE / "pyproject.toml").exists():
-        raise RenderError("this is no clone of the repository: type --agent NAME --into DIR to install the skill", USAGE)
+        raise RenderError(
+            "this is no clone of the repository: type --agent NAME --into DIR to install the skill", USAGE
+        )
     wanted = skill_text("search.py")
     there = read(path) if path.exists() else ""
     if there == wanted:
@@ -294,7 +296,9 @@ def chosen(wanted: list[str]) -> list[Agent]:
 def install(options: argparse.Namespace) -> tuple[str, int]:
     """Install the skill for the agents asked for; returns (report, status)."""
     if not options.into:
-        raise RenderError("--agent needs --into DIR, the root of the project that gets the skill, such as --into .", USAGE)
+        raise RenderError(
+            "--agent needs --into DIR, the root of the project that gets the skill, such as --into .", USAGE
+        )
     into = Path(options.into)
     if not into.is_dir():
         raise RenderError(f"no folder {search.printable(options.into)}: expected the root of a project", USAGE)

@@ -33,6 +33,7 @@ import sys
 from _csv import Error as CsvError  # csv, argparse and getopt import re, which alone
 from _csv import reader as csv_reader  # costs half a bare interpreter start
 from collections import namedtuple
+from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 # ---------------------------------------------------------------- constants
@@ -139,8 +140,8 @@ Scope = namedtuple("Scope", "name path size checksum first count columns")
 class Problem(namedtuple("Problem", "path row column message")):
     """What is wrong with one cell of one CSV; row 1 is the header."""
 
-    def __str__(self):
-        return "%s row %d, %s: %s" % self
+    def __str__(self) -> str:
+        return f"{self.path} row {self.row}, {self.column}: {self.message}"
 
 
 class UsageError(Exception):
@@ -178,7 +179,7 @@ STEM_4 = (
 )  # fmt: skip
 
 
-def shape(word):
+def shape(word: str) -> str:
     """The word's consonants and vowels as a string of c and v: `tree` is `ccvv`, `syzygy` is `cvcvcv`."""
     letters = ""
     for letter in word:
@@ -187,17 +188,17 @@ def shape(word):
     return letters
 
 
-def measure(word):
+def measure(word: str) -> int:
     """How many times a vowel run is followed by a consonant run (Porter's m)."""
     return shape(word).count("vc")
 
 
-def ends_cvc(word):
+def ends_cvc(word: str) -> bool:
     """Whether the word ends consonant, vowel, consonant, the last not w, x or y (Porter's *o)."""
     return shape(word)[-3:] == "cvc" and word[-1] not in "wxy"
 
 
-def replace_suffix(word, table):
+def replace_suffix(word: str, table: dict[str, str]) -> str:
     """The word with its longest suffix found in the table replaced, if a measure above 0 is left before it."""
     for size in range(min(7, len(word) - 1), 1, -1):
         if word[-size:] in table:
@@ -206,7 +207,7 @@ def replace_suffix(word, table):
     return word
 
 
-def stem(word):
+def stem(word: str) -> str:
     """The word without its endings, so that plurals and verb forms meet.
 
     Porter's algorithm (1980, doi:10.1108/eb046814) after British -ise is spelt -ize.
@@ -255,7 +256,7 @@ def stem(word):
     return word
 
 
-def words(text):
+def words(text: str) -> list[str]:
     """The text's words: lower case, without accents, names with symbols kept whole.
 
     >>> words("C# and Node.js: pub/sub, gRPC, OAuth2, p99, event-driven, TLS 1.3, N+1")
@@ -271,7 +272,7 @@ def words(text):
         if symbol in text:
             first, *rest = text.split(symbol)
             text = first + "".join((symbol if part[:1].isalnum() else name) + part for part in rest)
-    found = []
+    found: list[str] = []
     for chunk in "".join(c if c.isalnum() or c == "." else " " for c in text).split():
         glued = False
         for part in chunk.split("."):
@@ -283,10 +284,10 @@ def words(text):
     return found
 
 
-STEMS = {}  # stems once computed: the rows repeat their words
+STEMS: dict[str, str] = {}  # stems once computed: the rows repeat their words
 
 
-def tokenize(text):
+def tokenize(text: str) -> list[str]:
     """The text's terms, the same for rows and questions: words without stopwords, stemmed.
 
     >>> tokenize("How do I retry idempotent calls in Go?")
@@ -304,14 +305,15 @@ def tokenize(text):
 # ---------------------------------------------------------------- loading the CSV files
 
 
-def scope_name(path):
+def scope_name(path: str) -> str:
     """`stacks/go.csv` is the scope `go`."""
     return os.path.basename(path)[:-4]
 
 
-def csv_files(data):
+def csv_files(data: str) -> list[str]:
     """Paths of all CSV files below the data folder, relative and sorted; DataError when there are none."""
-    found, scopes = [], {}
+    found: list[str] = []
+    scopes: dict[str, str] = {}
     for folder in ("domains", "stacks"):
         try:
             names = os.listdir(os.path.join(data, folder))
@@ -320,8 +322,8 @@ def csv_files(data):
         found += [folder + "/" + name for name in sorted(names) if name.endswith(".csv")]
     if not found:
         raise DataError(
-            "no knowledge base in %s: expected CSV files in its folders domains/ or stacks/; "
-            "check --data, or reinstall" % printable(data)
+            f"no knowledge base in {printable(data)}: expected CSV files in its folders domains/ or stacks/; "
+            "check --data, or reinstall"
         )
     for path in found:
         if scopes.setdefault(scope_name(path), path) != path:
@@ -331,7 +333,7 @@ def csv_files(data):
     return found
 
 
-def read_table(data, path):
+def read_table(data: str, path: str) -> Table:
     """One CSV: its columns, and its records with the bytes that each takes.
 
     Raises DataError naming the file and the line for anything that is not CSV in UTF-8 with
@@ -343,7 +345,7 @@ def read_table(data, path):
     return table
 
 
-def read_csv(data, path):
+def read_csv(data: str, path: str) -> Table:
     """As read_table, but whatever the header and the rows hold."""
     try:
         with open(os.path.join(data, path), "rb") as file:
@@ -354,12 +356,12 @@ def read_csv(data, path):
         raise DataError(f"{path} starts with a byte order mark: save it as UTF-8 without BOM")
     if b"\r" in raw:
         line = raw[: raw.index(b"\r")].count(b"\n") + 1
-        raise DataError(f"{path} line {int(line)} has a carriage return: save the file with LF line ends")
+        raise DataError(f"{path} line {line} has a carriage return: save the file with LF line ends")
     try:
         lines = raw.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise DataError(f"{path} line {int(line)} is not UTF-8 (byte 0x{raw[error.start]:02x}): save it as UTF-8")
+        raise DataError(f"{path} line {line} is not UTF-8 (byte 0x{raw[error.start]:02x}): save it as UTF-8")
     lines = [line + "\n" for line in lines[:-1]] + lines[-1:]
     reader = csv_reader(lines, strict=True)
     records, start, line = [], 0, 0
@@ -371,14 +373,14 @@ def read_csv(data, path):
             start, line = start + size, reader.line_num
     except CsvError as error:
         raise DataError(
-            "%s line %d: the row that starts here is not CSV (%s): look for a quote that is not closed or not doubled"
-            % (path, line + 1, error)
+            f"{path} line {line + 1}: the row that starts here is not CSV ({error}): "
+            "look for a quote that is not closed or not doubled"
         )
     columns = records.pop(0).cells if records else []
     return Table(columns, records, len(raw), checksum(raw))
 
 
-def table_problems(path, table):
+def table_problems(path: str, table: Table) -> Iterator[Problem]:
     """Yield a Problem for each fault that makes a table unusable: its header, its width, its keys."""
     columns, required = table.columns, ("Term", "Means") if path == "synonyms.csv" else ("ID", "Name")
     problem = header_problem(path, columns, required)
@@ -387,18 +389,19 @@ def table_problems(path, table):
         return
     if not table.records:
         yield Problem(path, 1, "header", "no row follows it: add one or delete the file")
-    seen = {}
+    seen: dict[str, int] = {}
     for number, record in enumerate(table.records, 2):
         if len(record.cells) != len(columns):
-            message = "line %d has %d cells, expected %d as in the header: look for a missing quote or comma"
-            yield Problem(path, number, "all", message % (record.line, len(record.cells), len(columns)))
+            counts = f"{len(record.cells)} cells, expected {len(columns)} as in the header"
+            message = f"line {record.line} has {counts}: look for a missing quote or comma"
+            yield Problem(path, number, "all", message)
             continue
         for column in required:
             if not record.cells[columns.index(column)].strip():
                 yield Problem(path, number, column, "is empty: give every row one")
         key = record.cells[columns.index(required[0])]
         if key in seen:
-            yield Problem(path, number, required[0], f"{printable(key)!r} stands in row {int(seen[key])} too: rename one")
+            yield Problem(path, number, required[0], f"{printable(key)!r} stands in row {seen[key]} too: rename one")
         seen[key] = number
 
 
@@ -410,7 +413,7 @@ STACK_COLUMNS = (
 ).split(",")
 
 
-def header_problem(path, columns, required):
+def header_problem(path: str, columns: list[str], required: tuple[str, ...]) -> str:
     """What is wrong with a header, or an empty string.
 
     A header within three columns of the standard one is a slip, not a layout of one's own.
@@ -446,19 +449,19 @@ def header_problem(path, columns, required):
 VERSION = "backend-index 1"
 
 
-def fingerprint():
+def fingerprint() -> str:
     """A checksum of all that decides what terms and weights an index holds."""
     settings = (SYMBOLS, BRITISH, STEM_2, STEM_3, STEM_4, sorted(STOPWORDS), COLUMN_WEIGHTS, K1, B, EPSILON)
     sample = "Sharding authorisations, retried caches; p99 of 1.3 agreed controlling hopefulness"
     return checksum(repr((settings, tokenize(sample))).encode("utf-8"))
 
 
-def checksum(raw):
+def checksum(raw: bytes) -> str:
     """The bytes' CRC-32 in eight hexadecimal digits."""
     return f"{crc32(raw):08x}"
 
 
-def row_tokens(columns, cells):
+def row_tokens(columns: list[str], cells: list[str]) -> list[str]:
     """A row's terms for BM25, each repeated as its column's weight says."""
     tokens = []
     for column, cell in zip(columns, cells):
@@ -468,23 +471,26 @@ def row_tokens(columns, cells):
     return tokens
 
 
-def build_index(data):
+def build_index(data: str) -> bytes:
     """The index of a data folder, as bytes; DataError when a CSV is broken, ImportError without rank-bm25."""
     tables = {path: read_table(data, path) for path in csv_files(data)}
     synonyms = tables.pop("synonyms.csv", None)
-    files, rows, documents, counts = [], [], [], {}
+    files: list[tuple[str, Table, int]] = []
+    rows: list[str] = []
+    documents: list[list[str]] = []
+    counts: dict[str, int] = {}
     for path in sorted(tables, key=scope_name):
         table = tables[path]
         files.append((path, table, len(rows)))
         key, name = table.columns.index("ID"), table.columns.index("Name")
         for record in sorted(table.records, key=lambda record: record.cells[key]):
             title = " ".join(record.cells[name].split())
-            rows.append(f"{scope_name(path)}/{record.cells[key]}\t{int(record.start)}\t{int(record.size)}\t{title}")
+            rows.append(f"{scope_name(path)}/{record.cells[key]}\t{record.start}\t{record.size}\t{title}")
             documents.append(row_tokens(table.columns, record.cells))
             for word in set(words(" ".join(record.cells))):
                 counts[word] = counts.get(word, 0) + 1
-    body = {f"!{int(number):06}": row for number, row in enumerate(rows)}
-    body.update((f"~{int(size):02}", " ".join(listed)) for size, listed in vocabulary(counts).items())
+    body = {f"!{number:06}": row for number, row in enumerate(rows)}
+    body.update((f"~{size:02}", " ".join(listed)) for size, listed in vocabulary(counts).items())
     body.update(posting_lines(documents))
     if synonyms:
         files.append(("synonyms.csv", synonyms._replace(columns=[], records=[]), len(rows)))
@@ -492,20 +498,20 @@ def build_index(data):
     return assemble(files, body)
 
 
-def vocabulary(counts):
+def vocabulary(counts: dict[str, int]) -> dict[int, list[str]]:
     """{length: words, the commonest first} from how many rows hold each word: what a misspelt word may have meant."""
-    by_length = {}
+    by_length: dict[int, list[str]] = {}
     for word in sorted(counts, key=lambda word: (-counts[word], word)):
         if word.isalpha() and word not in STOPWORDS:
             by_length.setdefault(len(word), []).append(word)
     return by_length
 
 
-def posting_lines(documents):
+def posting_lines(documents: list[list[str]]) -> Iterator[tuple[str, str]]:
     """Yield (term, posting line) with the weights that rank-bm25 computes for the rows' token lists."""
     from rank_bm25 import BM25Okapi  # brings NumPy, so only a rebuild pays for it
 
-    rows_of = {}
+    rows_of: dict[str, list[int]] = {}
     for row, tokens in enumerate(documents):
         for term in set(tokens):
             rows_of.setdefault(term, []).append(row)
@@ -513,13 +519,13 @@ def posting_lines(documents):
         return
     model = BM25Okapi(documents, k1=K1, b=B, epsilon=EPSILON)
     for term, rows in rows_of.items():
-        weights = (f"{int(round(weight * 1000))}" for weight in model.get_batch_scores([term], rows))
+        weights = (f"{weight * 1000:.0f}" for weight in model.get_batch_scores([term], rows))
         yield term, f"{' '.join(map(str, rows))}\t{' '.join(weights)}"
 
 
-def synonym_pairs(table):
+def synonym_pairs(table: Table) -> dict[str, set[str]]:
     """{terms joined by blanks: {terms that mean the same}}, in both directions."""
-    same = {}
+    same: dict[str, set[str]] = {}
     for record in table.records:
         pair = [record.cells[table.columns.index(column)] for column in ("Term", "Means")]
         term, means = (" ".join(map(stem, words(cell))) for cell in pair)
@@ -529,12 +535,12 @@ def synonym_pairs(table):
     return same
 
 
-def assemble(files, body):
+def assemble(files: list[tuple[str, Table, int]], body: dict[str, str]) -> bytes:
     """The index file's bytes, from its files (path, table, first row) and its body {key: rest of the line}."""
     head = f"settings\t{fingerprint()}\n"
     for path, table, first in files:
-        place = (table.size, table.checksum, first, len(table.records), "|".join(table.columns))
-        head += "file\t%s\t%d\t%s\t%d\t%d\t%s\n" % (path, *place)
+        fields = (path, table.size, table.checksum, first, len(table.records), "|".join(table.columns))
+        head += "\t".join(["file", *map(str, fields)]) + "\n"
     lines = "".join(f"{key}\t{body[key]}\n" for key in sorted(body, key=str.encode))
     rest = (head + "\n" + lines).encode("utf-8")
     return (f"{VERSION}\t{len(rest)}\t{checksum(rest)}\n").encode("ascii") + rest
@@ -546,7 +552,7 @@ def assemble(files, body):
 class Index:
     """An index in memory or mapped from its file, which finds its lines by bisection."""
 
-    def __init__(self, raw):
+    def __init__(self, raw: bytes | mmap.mmap) -> None:
         """Take the whole index as bytes or as an mmap; raise DamagedIndex when its header does not fit."""
         self.raw = raw
         head_start, head_end = raw.find(b"\n") + 1, raw.find(b"\n\n") + 1
@@ -568,15 +574,15 @@ class Index:
         ]
         self.scopes = [scope for scope in self.files if scope.count]
         self.count = sum(scope.count for scope in self.scopes)
-        self.lines = {}
+        self.lines: dict[str, list[str] | None] = {}
 
-    def find(self, key):
+    def find(self, key: str) -> list[str] | None:
         """The fields of the body line with that key, or None. Lines once found are remembered."""
         if key not in self.lines:
             self.lines[key] = self.bisect(key)
         return self.lines[key]
 
-    def bisect(self, key):
+    def bisect(self, key: str) -> list[str] | None:
         """As find, in the file itself."""
         target, raw = key.encode("utf-8", "replace"), self.raw
         low, high = self.start, len(raw)
@@ -591,45 +597,47 @@ class Index:
                 high = start
         return None
 
-    def postings(self, term):
+    def postings(self, term: str) -> tuple[list[int], list[float]]:
         """The rows that hold a term and their BM25 weights: two lists of the same length."""
         line = self.find(term) if term[:1] not in "!~=" else None
         if not line:
             return [], []
         return list(map(int, line[0].split())), [max(int(w) / 1000, MIN_WEIGHT) for w in line[1].split()]
 
-    def knows(self, term):
+    def knows(self, term: str) -> bool:
         """Whether any row holds the term."""
         return self.find(term) is not None
 
-    def rarity(self, term):
+    def rarity(self, term: str) -> float:
         """The term's inverse document frequency, never negative (as in Lucene: the 1 in the logarithm)."""
         holders = len(self.postings(term)[0])
         return math.log(1 + (self.count - holders + 0.5) / (holders + 0.5))
 
-    def row(self, number):
+    def row(self, number: int) -> tuple[str, int, int, str]:
         """(reference, first byte, bytes, name) of a row by its number."""
-        ref, start, size, name = self.find(f"!{int(number):06}")
+        fields = self.find(f"!{number:06}")
+        assert fields, f"every row has a line, but {number} has none"
+        ref, start, size, name = fields
         return ref, int(start), int(size), name
 
-    def numbers(self):
+    def numbers(self) -> dict[str, int]:
         """{reference: number} of all rows."""
         return {self.row(number)[0]: number for number in range(self.count)}
 
-    def scope_of(self, number):
+    def scope_of(self, number: int) -> Scope:
         """The scope that a row number belongs to."""
         return next(scope for scope in self.scopes if scope.first <= number < scope.first + scope.count)
 
-    def scores(self, tokens):
+    def scores(self, tokens: list[str]) -> dict[str, float]:
         """{reference: BM25 score} of every row that holds one of the tokens, repeated tokens counting each time."""
-        totals = {}
+        totals: dict[int, float] = {}
         for token in tokens:
             for row, weight in zip(*self.postings(token)):
                 totals[row] = totals.get(row, 0.0) + weight
         return {self.row(row)[0]: score for row, score in totals.items()}
 
 
-def describe(data):
+def describe(data: str) -> list[Described]:
     """What is in a data folder: a Described for each domain and each stack, in the order of their names.
 
     DataError when the index does not fit the data and cannot be rebuilt.
@@ -645,7 +653,7 @@ def describe(data):
     return found
 
 
-def open_index(data):
+def open_index(data: str) -> Index:
     """The index of a data folder, sure to describe its CSV files as they are now.
 
     A stale or damaged index is rebuilt and replaced, or kept in memory where the folder
@@ -670,7 +678,7 @@ def open_index(data):
     return index
 
 
-def state_stamp(data, paths):
+def state_stamp(data: str, paths: list[str]) -> int:
     """A number below 10**9 that changes when a CSV is written, replaced or copied, from what the file system says.
 
     It is kept in the nanoseconds of the index's own modification time, so that an unchanged
@@ -685,7 +693,7 @@ def state_stamp(data, paths):
     return crc32(repr(states).encode("utf-8")) % 10**9
 
 
-def stamp_index(path, stamp):
+def stamp_index(path: str, stamp: int) -> None:
     """Note in the index's modification time that it fits the CSV files; where that is not allowed, do nothing."""
     try:
         now = os.stat(path).st_mtime_ns
@@ -694,7 +702,7 @@ def stamp_index(path, stamp):
         pass
 
 
-def stale_reason(data, paths, index):
+def stale_reason(data: str, paths: list[str], index: Index) -> str:
     """Why the index does not fit the CSV files, by their checksums and its own; an empty string when it does."""
     if index.settings != fingerprint():
         return "the tokeniser has changed"
@@ -710,7 +718,7 @@ def stale_reason(data, paths, index):
     return ""
 
 
-def rebuild(data, reason):
+def rebuild(data: str, reason: str) -> Index:
     """A fresh index of the data folder, written where possible; DataError naming the reason without rank-bm25."""
     try:
         raw = build_index(data)
@@ -719,17 +727,17 @@ def rebuild(data, reason):
 
         command = MEND % quote(os.path.abspath(__file__)) + ("" if data == DATA else " --data " + quote(data))
         raise DataError(
-            "the index does not fit the data: %s.\n"
-            "It is rebuilt with rank-bm25, which is not installed for this Python. Type:\n  %s" % (reason, command)
+            f"the index does not fit the data: {reason}.\n"
+            f"It is rebuilt with rank-bm25, which is not installed for this Python. Type:\n  {command}"
         )
     write_index(data, raw)
     return Index(raw)
 
 
-def write_index(data, raw):
+def write_index(data: str, raw: bytes) -> bool:
     """Replace the index in one step, so that nothing half written is ever seen; returns whether that was possible."""
     path = os.path.join(data, INDEX_NAME)
-    temporary = f"{path}.{int(os.getpid())}.tmp"
+    temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(raw)
@@ -750,7 +758,7 @@ class Concept(namedtuple("Concept", "terms alternatives")):
     """One thing that the question asks for: the terms typed, and other term lists that mean the same."""
 
 
-def understand(index, query):
+def understand(index: Index, query: str) -> tuple[list[Concept], dict[str, str], list[str]]:
     """What a question asks for, as far as the index knows its words.
 
     Returns (concepts, corrections {typed: used}, unknown words). Phrases and abbreviations
@@ -776,13 +784,13 @@ def understand(index, query):
         place += size
     if not concepts:
         raise UsageError(
-            "nothing to search for in %r: expected a few keywords, such as %r"
-            % (printable(query), "order saved but event never published")
+            f"nothing to search for in {printable(query)!r}: "
+            "expected a few keywords, such as 'order saved but event never published'"
         )
     return concepts, corrections, unknown
 
 
-def synonyms_at(index, typed, place):
+def synonyms_at(index: Index, typed: list[str], place: int) -> tuple[int, list[list[str]]]:
     """The longest phrase of up to four words at a place that has synonyms: (its length, the synonyms' terms).
 
     Two words that the rows write as one (`time out`) count as synonyms of it.
@@ -797,7 +805,7 @@ def synonyms_at(index, typed, place):
     return 1, []
 
 
-def correct(index, word):
+def correct(index: Index, word: str) -> str:
     """The words of the vocabulary that an unknown word most likely stands for, or an empty string."""
     if len(word) < 4 or not word.isalpha():
         return ""
@@ -811,11 +819,11 @@ def correct(index, word):
     return near[0][2] if near else ""
 
 
-def nearest(index, word, allowed):
+def nearest(index: Index, word: str, allowed: int) -> list[tuple[int, int, str]]:
     """The words of the vocabulary within so many edits: (edits, rank, word), the nearest and commonest first."""
     found = []
     for size in range(len(word) - allowed, len(word) + allowed + 1):
-        line = index.find(f"~{int(size):02}")
+        line = index.find(f"~{size:02}")
         for rank, known in enumerate(line[0].split() if line else ()):
             if known[0] == word[0] and len(set(known) ^ set(word)) <= 2 * allowed:
                 distance = edits(word, known, allowed)
@@ -824,7 +832,7 @@ def nearest(index, word, allowed):
     return sorted(found)
 
 
-def edits(one, other, allowed):
+def edits(one: str, other: str, allowed: int) -> int:
     """How many insertions, deletions, substitutions and swaps of neighbours make one word the other.
 
     Optimal string alignment (Damerau 1964, doi:10.1145/363958.363994); gives up above `allowed`.
@@ -832,7 +840,8 @@ def edits(one, other, allowed):
     >>> edits("cahce", "cache", 2), edits("idempotancy", "idempotency", 2)
     (1, 1)
     """
-    before, last = [], list(range(len(other) + 1))
+    before: list[int] = []
+    last = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
         current = [i]
         for j, b in enumerate(other, 1):
@@ -849,18 +858,20 @@ def edits(one, other, allowed):
 # ---------------------------------------------------------------- ranking
 
 
-def rank(index, concepts):
+def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float]]:
     """{row: (score, coverage)} for every row that holds a term of the question.
 
     The score is the sum of the terms' BM25 weights times the coverage: the share of the
     question, terms weighted by rarity, that the row holds. So a row with all of three words
     beats one that holds one of them three times.
     """
-    scores, shares, whole = {}, {}, 0.0
+    scores: dict[int, float] = {}
+    shares: dict[int, float] = {}
+    whole = 0.0
     for concept in concepts:
         value = sum(index.rarity(term) for term in concept.terms)
         whole += value
-        best = {}
+        best: dict[int, tuple[float, float]] = {}
         for term in concept.terms:
             rarity = index.rarity(term)
             for row, weight in zip(*index.postings(term)):
@@ -882,16 +893,16 @@ def rank(index, concepts):
     return result
 
 
-def whole_phrase(index, terms):
+def whole_phrase(index: Index, terms: list[str]) -> dict[int, float]:
     """{row: summed weight} of the rows that hold every one of the terms."""
-    found = {}
+    found: dict[int, float] = {}
     for place, term in enumerate(terms):
         rows = zip(*index.postings(term))
         found = {row: found.get(row, 0.0) + weight for row, weight in rows if not place or row in found}
     return found
 
 
-def answer(index, query, scopes=(), limit=DEFAULT_HITS):
+def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DEFAULT_HITS) -> Answer:
     """The best rows for a question, within the scopes named or everywhere, with all that is worth saying of them."""
     concepts, corrections, unknown = understand(index, query)
     ranked = rank(index, concepts)
@@ -915,12 +926,12 @@ def answer(index, query, scopes=(), limit=DEFAULT_HITS):
 # ---------------------------------------------------------------- rendering
 
 
-def printable(text):
+def printable(text: str) -> str:
     """The text on one line without control characters or lone surrogates, so that a terminal obeys none of it."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
-def read_row(data, index, ref):
+def read_row(data: str, index: Index, ref: str) -> Row:
     """The Row behind a reference; UsageError with the nearest references when there is none."""
     numbers = index.numbers()
     if ref not in numbers:
@@ -931,7 +942,7 @@ def read_row(data, index, ref):
     return load_row(data, index, numbers[ref])
 
 
-def load_row(data, index, number):
+def load_row(data: str, index: Index, number: int) -> Row:
     """The Row with that number, read from its place in its CSV."""
     ref, start, size, _ = index.row(number)
     scope = index.scope_of(number)
@@ -942,7 +953,7 @@ def load_row(data, index, number):
     return Row(ref, dict(zip(scope.columns, cells)))
 
 
-def fenced(code, language):
+def fenced(code: str, language: str) -> str:
     """Code as a Markdown block whose fence is longer than any run of backticks inside it."""
     fence = "```"
     while fence in code:
@@ -950,7 +961,7 @@ def fenced(code, language):
     return f"{fence}{language}\n{code}\n{fence}"
 
 
-def render_row(row, hidden=()):
+def render_row(row: Row, hidden: Sequence[str] = ()) -> str:
     """A row as Markdown: name, reference, then its fields in column order without the empty and the hidden ones."""
     scope = row.ref.partition("/")[0]
     parts = ["## " + " ".join(row.fields["Name"].split()), f"`{row.ref}`"]
@@ -964,28 +975,28 @@ def render_row(row, hidden=()):
     return "\n\n".join(parts)
 
 
-def render_brief(row):
+def render_brief(row: Row) -> str:
     """A row in one line: name, reference and the first sentence of its first long field."""
     text = next((row.fields[column] for column in ("Problem", "Solution") if row.fields.get(column)), "")
     sentence = " ".join(text.split()).partition(". ")[0].rstrip(".") + "."
     return f"- **{' '.join(row.fields['Name'].split())}** `{row.ref}` {sentence}"
 
 
-def render_answer(query, scope, found, rows, brief):
+def render_answer(query: str, scope: list[str], found: Answer, rows: list[Row], brief: bool) -> str:
     """The whole answer as Markdown: heading with scope and counts, remarks, the rows, what else is relevant."""
     where = "in " + ", ".join(scope) if scope else "in all domains and stacks"
-    parts = [f'# {len(rows)} of {int(found.total)} rows {where} for "{printable(query)}"']
+    parts = [f'# {len(rows)} of {found.total} rows {where} for "{printable(query)}"']
     parts += render_remarks(found)
     if brief:
         parts.append("\n".join(map(render_brief, rows)))
     else:
         parts += [render_row(row, HIDDEN_COLUMNS) for row in rows]
     if found.also:
-        parts.append("Also relevant (--show REF): " + "; ".join("`%s` %s" % pair for pair in found.also))
+        parts.append("Also relevant (--show REF): " + "; ".join(f"`{ref}` {name}" for ref, name in found.also))
     return "\n\n".join(parts)
 
 
-def render_remarks(found):
+def render_remarks(found: Answer) -> list[str]:
     """What the reader must know before trusting the rows, as Markdown quotes."""
     remarks = [f"> Searched for *{used}* instead of *{typed}*." for typed, used in found.corrections.items()]
     if found.weak:
@@ -998,9 +1009,9 @@ def render_remarks(found):
     return remarks
 
 
-def render_nothing(query, scope, found):
+def render_nothing(query: str, scope: list[str], found: Answer) -> str:
     """What to do when no row holds a word of the question."""
-    lines = [f"Nothing found for \"{printable(query)}\" {'in ' + ', '.join(scope) if scope else 'anywhere'}."]
+    lines = [f'Nothing found for "{printable(query)}" {"in " + ", ".join(scope) if scope else "anywhere"}.']
     for word, near in found.unknown.items():
         lines.append(f"{printable(word)} is not known here{'; nearest: ' + ', '.join(near) if near else ''}.")
     if found.elsewhere:
@@ -1009,18 +1020,16 @@ def render_nothing(query, scope, found):
     return "\n".join(lines)
 
 
-def render_json(query, scope, found, rows):
+def render_json(query: str, scope: list[str], found: Answer, rows: list[Row]) -> str:
     """The whole answer for programs."""
     results = [
         {"ref": row.ref, "score": round(hit.score, 3), "fields": row.fields} for row, hit in zip(rows, found.hits)
     ]
     also = [{"ref": ref, "name": name} for ref, name in found.also]
-    return to_json(
-        {"query": query, "scope": scope, "corrections": found.corrections, "results": results, "also": also}
-    )
+    return to_json({"query": query, "scope": scope, "corrections": found.corrections, "results": results, "also": also})
 
 
-def to_json(value):
+def to_json(value: object) -> str:
     """JSON text, in which escapes keep control characters out of the terminal."""
     import json  # only for programs that ask for it
 
@@ -1038,20 +1047,20 @@ SEVERITIES = ("critical", "high", "medium", "low")
 HOLLOW = ("\u2014", "leverag", "seamless", "robust", "best-in-class", "best practice", "cutting-edge")
 
 
-def fits(pattern, text):
+def fits(pattern: str, text: str) -> bool:
     """Whether the whole text fits a regular expression."""
     import re  # costs half a bare interpreter start, so no query pays for it
 
     return re.fullmatch(pattern, text) is not None
 
 
-def rule_id(row):
+def rule_id(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """The ID is a slug: lower-case letters, digits and single hyphens."""
     if not fits("[a-z0-9]+(-[a-z0-9]+)*", row["ID"]):
         yield "ID", f"{row['ID']!r} is not a slug such as transactional-outbox"
 
 
-def rule_cells(row):
+def rule_cells(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Every cell but examples, code and Verified is filled, without blanks around it, and prose is one line."""
     for column, cell in row.items():
         if not cell and column not in OPTIONAL:
@@ -1062,7 +1071,7 @@ def rule_cells(row):
             yield column, "has a line end, expected one paragraph"
 
 
-def rule_keywords(row):
+def rule_keywords(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Keywords are 6 to 15 different terms, separated by a semicolon and a blank."""
     terms = [term.lower() for term in row["Keywords"].split("; ")]
     if not 6 <= len(terms) <= 15:
@@ -1071,40 +1080,40 @@ def rule_keywords(row):
         yield "Keywords", "has an empty or repeated term"
 
 
-def rule_length(row):
+def rule_length(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """A row has 110 to 220 words, apart from code, keywords and references."""
     count = sum(len(row[column].split()) for column in PROSE if column in row)
     if not 110 <= count <= 220:
-        yield "all", f"has {int(count)} words of prose, expected 110 to 220"
+        yield "all", f"has {count} words of prose, expected 110 to 220"
 
 
-def rule_related(row):
+def rule_related(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Related names 2 to 5 other rows."""
     refs = row["Related"].split("; ")
     if not 2 <= len(set(refs)) == len(refs) <= 5:
         yield "Related", f"has {len(set(refs))} different references, expected 2 to 5"
 
 
-def rule_source(row):
+def rule_source(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Source holds one or more https links, separated by a semicolon and a blank."""
     for link in row["Source"].split("; "):
         if not fits(r"https://[^\s/]+\.[^\s/]+/?\S*", link):
             yield "Source", f"{link!r} is not an https link"
 
 
-def rule_verified(row):
+def rule_verified(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Verified is a date (YYYY-MM-DD) or empty."""
     if not fits(r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]))?", row["Verified"]):
         yield "Verified", f"{row['Verified']!r} is not a date such as 2026-11-23"
 
 
-def rule_example(row):
+def rule_example(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """An Example is one fenced block that names its language."""
     if row.get("Example") and not fits(r"```[a-z0-9+#-]+\n(?:(?!```).*\n)+```", row["Example"]):
         yield "Example", "is not one fenced block with a language"
 
 
-def rule_code(row):
+def rule_code(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Good Code and Bad Code come together, bare, 3 to 18 lines each."""
     for column in ("Good Code", "Bad Code"):
         lines = row.get(column, "").count("\n") + 1
@@ -1112,16 +1121,16 @@ def rule_code(row):
             if row["Good Code"] or row["Bad Code"]:
                 yield column, "one of the two is empty, expected both or neither"
         elif column in row and (not 3 <= lines <= 18 or "```" in row[column]):
-            yield column, f"has {int(lines)} lines, expected 3 to 18 without a fence"
+            yield column, f"has {lines} lines, expected 3 to 18 without a fence"
 
 
-def rule_severity(row):
+def rule_severity(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Severity is critical, high, medium or low."""
     if "Severity" in row and row["Severity"] not in SEVERITIES:
         yield "Severity", f"{row['Severity']!r} is not one of {', '.join(SEVERITIES)}"
 
 
-def rule_wording(row):
+def rule_wording(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Rows are free of marketing words and em dashes."""
     for column in PROSE:
         for word in HOLLOW:
@@ -1135,7 +1144,7 @@ RULES = (
 )  # fmt: skip
 
 
-def check(data):
+def check(data: str) -> list[Problem]:
     """Every Problem of a data folder: files that cannot be read, then rows that break a rule.
 
     The rules for rows hold for files with the standard columns; other files need only be sound.
@@ -1164,7 +1173,7 @@ def check(data):
     return problems
 
 
-def check_order(data, path, table):
+def check_order(data: str, path: str, table: Table) -> Iterator[Problem]:
     """Yield a Problem where rows are not sorted by their first column, or not as Python's csv module writes them."""
     keys = [record.cells[0] for record in table.records]
     for number, (before, key) in enumerate(zip(keys, keys[1:]), 3):
@@ -1178,7 +1187,7 @@ def check_order(data, path, table):
         yield Problem(path, 1, "file", "is not as Python's csv module writes it: quote only where needed, LF line ends")
 
 
-def check_rows(path, table, refs):
+def check_rows(path: str, table: Table, refs: set[str]) -> Iterator[Problem]:
     """Yield a Problem for each rule that a row breaks, and for each file with too few or too many categories."""
     for number, record in enumerate(table.records, 2):
         row = dict(zip(table.columns, record.cells))
@@ -1201,13 +1210,15 @@ VALUED = ("--domain", "--stack", "-n", "--data")
 SHORT = {"-d": "--domain", "-s": "--stack", "-h": "--help"}
 
 
-def parse_arguments(arguments):
+def parse_arguments(arguments: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     """({option: the values given for it}, the words that are not options) of a command line.
 
     An option's value follows it or its `=`; after `--` everything is a word. UsageError names
     the nearest option for an unknown one.
     """
-    options, typed, waiting = {}, [], list(arguments)
+    options: dict[str, list[str]] = {}
+    typed: list[str] = []
+    waiting = list(arguments)
     while waiting:
         word = waiting.pop(0)
         if word == "--":
@@ -1229,14 +1240,14 @@ def parse_arguments(arguments):
     return options, typed
 
 
-def hit_count(text):
+def hit_count(text: str) -> int:
     """The value of -n: a whole number from 1."""
     if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
         raise UsageError(f"-n {printable(text)}: expected a whole number from 1, such as -n 3")
     return int(text[:9])
 
 
-def resolve_scope(index, kind, name):
+def resolve_scope(index: Index, kind: str, name: str) -> str:
     """The scope that a --domain or --stack name means; UsageError with the nearest names when there is none."""
     known = {scope.name for scope in index.scopes if scope.path.startswith(kind)}
     wanted = name.strip().lower()
@@ -1248,15 +1259,16 @@ def resolve_scope(index, kind, name):
         return wanted if wanted in known else starts[0]
     other = next((scope for scope in index.scopes if scope.name == wanted), None)
     if other:
-        raise UsageError("%r is a %s: type --%s %s" % (wanted, *[other.path.split("/")[0][:-1]] * 2, wanted))
+        kind = other.path.split("/")[0][:-1]
+        raise UsageError(f"{wanted!r} is a {kind}: type --{kind} {wanted}")
     near = sorted(known, key=lambda scope: (edits(scope, wanted[:40], 99), scope))
     raise UsageError(
-        "no %s %r: nearest is %s; expected one of %s"
-        % (kind[:-1], printable(name), near[0] if near else "none", ", ".join(sorted(known)))
+        f"no {kind[:-1]} {printable(name)!r}: nearest is {near[0] if near else 'none'}; "
+        f"expected one of {', '.join(sorted(known))}"
     )
 
 
-def run(arguments):
+def run(arguments: list[str]) -> tuple[str, int]:
     """Do what the command line asks for; returns (text for stdout, exit status)."""
     options, typed = parse_arguments(arguments)
     actions = [action for action in ACTIONS if action in options]
@@ -1294,7 +1306,7 @@ def run(arguments):
     return render_answer(query, scope, found, rows, "--brief" in options), FOUND
 
 
-def run_show(data, index, refs, as_json):
+def run_show(data: str, index: Index, refs: list[str], as_json: bool) -> tuple[str, int]:
     """Whole rows by reference."""
     rows = [read_row(data, index, ref) for ref in refs]
     if as_json:
@@ -1302,7 +1314,7 @@ def run_show(data, index, refs, as_json):
     return "\n\n".join(map(render_row, rows)), FOUND
 
 
-def run_list(data, as_json):
+def run_list(data: str, as_json: bool) -> tuple[str, int]:
     """Domains and stacks with row counts and what each is for."""
     listed = describe(data)
     if as_json:
@@ -1315,7 +1327,7 @@ def run_list(data, as_json):
     return "\n".join(lines[1:]), FOUND
 
 
-def run_check(data):
+def run_check(data: str) -> tuple[str, int]:
     """Validate the CSV files."""
     problems = check(data)
     if problems:
@@ -1323,24 +1335,23 @@ def run_check(data):
     return f"no problems in {len(csv_files(data))} files", FOUND
 
 
-def run_reindex(data):
+def run_reindex(data: str) -> tuple[str, int]:
     """Rebuild the index and write it, or say why not."""
-    raw = rebuild(data, "it was to be rebuilt").raw
+    index = rebuild(data, "it was to be rebuilt")
     path = os.path.join(data, INDEX_NAME)
-    if not write_index(data, raw):
+    if not write_index(data, bytes(index.raw)):
         raise DataError(f"{printable(path)} cannot be written: mend the folder's permissions")
-    index = Index(raw)
-    return f"{printable(path)}: {int(index.count)} rows, {len(raw)} bytes", FOUND
+    return f"{printable(path)}: {index.count} rows, {len(index.raw)} bytes", FOUND
 
 
-def use_utf8():
+def use_utf8() -> None:
     """Write UTF-8 whatever the console says."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Every error becomes one message on stderr."""
     use_utf8()
     try:
@@ -1357,7 +1368,7 @@ def main(arguments=None):
         return 130
 
 
-def console():
+def console() -> None:
     """The command that the package installs."""
     sys.exit(main())
 

@@ -17,7 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ["ID", "Name", "Keywords", "Problem", "Solution"]
 KITCHEN = [
     ["burnt-toast", "Burnt toast", "smoke; charcoal", "The toast is black and the kitchen smells.", "Lower the heat."],
-    ["flat-souffle", "Flat soufflé", "collapse; oven door", "The soufflé sinks.", "Keep the oven shut. Lower the heat."],
+    [
+        "flat-souffle",
+        "Flat soufflé",
+        "collapse; oven door",
+        "The soufflé sinks.",
+        "Keep the oven shut. Lower the heat.",
+    ],
     ["soggy-pasta", "Soggy pasta", "overcooked; mushy", "The pasta is soft.", "Taste it early, heat off at once."],
 ]
 GARAGE = [["flat-tyre", "Flat tyre", "puncture; nail", "The wheel is flat.", "Patch the tube."]]

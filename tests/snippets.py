@@ -68,7 +68,8 @@ PARSERS: dict[str, Callable[[str], object]] = {
 
 # Languages for which no parser is to be had without installing a server or a compiler.
 UNPARSED = {
-    "cql", "dockerfile", "hcl", "http", "ini", "logql", "mysql", "nginx", "promql", "properties", "proto", "text", "vcl",
+    "cql", "dockerfile", "hcl", "http", "ini", "logql", "mysql", "nginx", "promql", "properties", "proto", "text",
+    "vcl",
 }  # fmt: skip
 
 

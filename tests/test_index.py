@@ -175,9 +175,14 @@ def test_without_rank_bm25_a_stale_or_damaged_index_is_status_3_and_the_mending_
     assert (status, out) == (search.BROKEN, "")
     assert "--reindex --data " + str(data) in err
     assert "pip install" in err
-    named = {change_a_row: "kitchen.csv has changed", change_keeping_size_and_time: "kitchen.csv has changed",
-             add_a_file: "tea.csv is new", remove_a_file: "garage.csv is gone",
-             change_the_synonyms: "synonyms.csv has changed", other_tokeniser: "tokeniser"}  # fmt: skip
+    named: dict[Callable[[Path], None], str] = {
+        change_a_row: "kitchen.csv has changed",
+        change_keeping_size_and_time: "kitchen.csv has changed",
+        add_a_file: "tea.csv is new",
+        remove_a_file: "garage.csv is gone",
+        change_the_synonyms: "synonyms.csv has changed",
+        other_tokeniser: "tokeniser",
+    }
     assert named.get(harm, "index.tsv") in err
     assert "Traceback" not in err
     after = (data / "index.tsv").read_bytes() if (data / "index.tsv").exists() else None

@@ -43,7 +43,11 @@ def test_everything_in_the_wheel_lies_under_one_package(wheel: Path) -> None:
 
 def test_the_installed_command_answers_from_another_folder(installed: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [str(installed / "backend-architecture"), "jwt"], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
+        [str(installed / "backend-architecture"), "jwt"],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert (done.returncode, done.stderr) == (search.FOUND, "")
     assert "jwt" in done.stdout.splitlines()[0]
@@ -55,8 +59,8 @@ def test_the_installed_skill_command_installs_a_skill_that_answers(installed: Pa
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stderr) == (0, "")
     script = tmp_path / ".claude" / "skills" / "backend-architecture" / "search.py"
-    done = subprocess.run([str(installed / "python"), str(script), "jwt"], capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (search.FOUND, b"")
+    answer = subprocess.run([str(installed / "python"), str(script), "jwt"], capture_output=True, check=False)
+    assert (answer.returncode, answer.stderr) == (search.FOUND, b"")
 
 
 def test_without_a_clone_the_skill_command_says_what_to_type(installed: Path) -> None:

@@ -105,7 +105,7 @@ def test_installed_commands_work_from_the_projects_root_and_from_the_skills_fold
             assert (done.returncode, done.stderr) == (search.FOUND, b"")
 
 
-@pytest.mark.parametrize("description", ['a: b', "it's \"quoted\"", "# no comment", "tail: ", "- item", "{x} [y] & *z"])
+@pytest.mark.parametrize("description", ["a: b", 'it\'s "quoted"', "# no comment", "tail: ", "- item", "{x} [y] & *z"])
 def test_frontmatter_is_yaml_whatever_the_description_holds(description: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render_skill, "DESCRIPTION", description)
     front = render_skill.skill_text("search.py").split("---\n", 2)[1]

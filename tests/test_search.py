@@ -173,7 +173,9 @@ def test_the_typed_word_counts_more_than_its_synonym(data: Path, run: Run) -> No
     assert refs(run("toast", "--json")[1])[0] == "kitchen/burnt-toast"
 
 
-@pytest.mark.parametrize(("typed", "used"), [("charcaol", "charcoal"), ("overcookd", "overcooked"), ("puncure", "puncture")])
+@pytest.mark.parametrize(
+    ("typed", "used"), [("charcaol", "charcoal"), ("overcookd", "overcooked"), ("puncure", "puncture")]
+)
 def test_a_misspelt_word_is_corrected_and_the_answer_says_so(run: Run, typed: str, used: str) -> None:
     status, out, _ = run(typed)
     assert status == search.FOUND

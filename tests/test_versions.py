@@ -53,7 +53,9 @@ def test_golden_queries_give_the_same_answer_under_this_python(version: str, pyt
 
 
 @pytest.mark.parametrize(("version", "python"), sorted(interpreters().items()))
-def test_the_index_and_the_skill_are_the_same_bytes_under_this_python(version: str, python: str, tmp_path: Path) -> None:
+def test_the_index_and_the_skill_are_the_same_bytes_under_this_python(
+    version: str, python: str, tmp_path: Path
+) -> None:
     shutil.copytree(ROOT / "data", tmp_path / "data")
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import search\n"
@@ -61,7 +63,9 @@ def test_the_index_and_the_skill_are_the_same_bytes_under_this_python(version: s
         "sys.stdout.write(search.checksum(repr(found).encode()) + search.fingerprint())"
     )
     command = ["-S", "-c", program, str(ROOT), str(ROOT / "data" / "domains" / "api.csv")]
-    outputs = [subprocess.run([path, *command], capture_output=True, check=True).stdout for path in (python, sys.executable)]
+    outputs = [
+        subprocess.run([path, *command], capture_output=True, check=True).stdout for path in (python, sys.executable)
+    ]
     assert outputs[0] == outputs[1] != b"", version
     checked = [python, "-S", "-W", "error", str(ROOT / "render_skill.py"), "--check"]
     done = subprocess.run(checked, capture_output=True, encoding="utf-8", check=False)

@@ -1,0 +1,51 @@
+"""What the documents show, made by running it: the generators that cog calls in README.md and CONTRIBUTING.md.
+
+Renew the documents with: .venv/bin/python -m cogapp -r README.md CONTRIBUTING.md
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+
+import search
+
+from .conftest import ROOT
+
+
+def output(command: str) -> str:
+    """What one of the project's commands prints."""
+    words = shlex.split(command)
+    assert words[0] == "python3"
+    done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rstrip("\n")
+
+
+def shown(command: str) -> str:
+    """A command and its output, as Markdown; the fence is longer than any in the output."""
+    text = output(command)
+    fence = "````" if "```" in text else "```"
+    return f"\n{fence}console\n$ {command}\n{text}\n{fence}\n"
+
+
+def scope_table() -> str:
+    """The domains and stacks with their row counts, as a Markdown table."""
+    lines = ["", "| option | rows | answers |", "|---|---|---|"]
+    for scope in search.describe(search.DATA):
+        lines.append(f"| `--{scope.kind} {scope.name}` | {scope.rows} | {scope.about} |")
+    return "\n".join([*lines, ""])
+
+
+def row_total() -> str:
+    """How many rows there are, in a sentence."""
+    scopes = search.describe(search.DATA)
+    kinds = [scope.kind for scope in scopes]
+    rows = sum(scope.rows for scope in scopes)
+    return f"\n{rows} rows in {kinds.count('domain')} domains and {kinds.count('stack')} stacks.\n"
+
+
+def rules() -> str:
+    """The rules that --check holds rows to, each the first sentence of its function."""
+    return "\n".join(["", *(f"- {(rule.__doc__ or '').strip().splitlines()[0]}" for rule in search.RULES), ""])
