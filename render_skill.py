@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -355,7 +356,7 @@ def main(arguments: list[str] | None = None) -> int:
     search.use_utf8()
     try:
         text, status = run(parser().parse_args(arguments))
-        print(text)
+        print(text, flush=True)
         return status
     except RenderError as error:
         print(f"render_skill.py: {error}", file=sys.stderr)
@@ -363,6 +364,9 @@ def main(arguments: list[str] | None = None) -> int:
     except search.DataError as error:
         print(f"render_skill.py: {error}", file=sys.stderr)
         return BROKEN
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except OSError as error:
         print(f"render_skill.py: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
         return BROKEN

@@ -97,7 +97,7 @@ def test_no_synonym_stands_in_both_directions() -> None:
 def test_nothing_in_the_data_escapes_to_the_terminal() -> None:
     for path in search.csv_files(str(DATA)):
         text = (DATA / path).read_text(encoding="utf-8")
-        assert not re.findall(r"[^\n -\x7e\u00a1-\uffff]", text)
+        assert not re.findall(r"[^\t\n -\x7e\u00a1-\uffff]", text)
 
 
 # ---------------------------------------------------------------- rows that break the rules
