@@ -608,10 +608,13 @@ class Index:
         """Whether any row holds the term."""
         return self.find(term) is not None
 
-    def rarity(self, term: str) -> float:
-        """The term's inverse document frequency, never negative (as in Lucene: the 1 in the logarithm)."""
-        holders = len(self.postings(term)[0])
-        return math.log(1 + (self.count - holders + 0.5) / (holders + 0.5))
+    def rarity(self, terms: list[str]) -> float:
+        """The terms' summed inverse document frequency, never negative (as in Lucene: the 1 in the logarithm)."""
+        total = 0.0
+        for term in terms:
+            holders = len(self.postings(term)[0])
+            total += math.log(1 + (self.count - holders + 0.5) / (holders + 0.5))
+        return total
 
     def row(self, number: int) -> tuple[str, int, int, str]:
         """(reference, first byte, bytes, name) of a row by its number."""
@@ -799,7 +802,8 @@ def synonyms_at(index: Index, typed: list[str], place: int) -> tuple[int, list[l
         phrase = typed[place : place + size]
         line = index.find("=" + " ".join(map(stem, phrase))) if len(phrase) == size else None
         if line:
-            return size, [[term for term in same.split() if term not in STOPWORDS] for same in line[0].split("|")]
+            same = [[term for term in terms.split() if term not in STOPWORDS] for terms in line[0].split("|")]
+            return size, [terms for terms in same if terms]
         if size == 2 and len(phrase) == 2 and len("".join(phrase)) > 4 and index.knows(stem("".join(phrase))):
             return 2, [[stem("".join(phrase))]]
     return 1, []
@@ -869,20 +873,22 @@ def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float]
     shares: dict[int, float] = {}
     whole = 0.0
     for concept in concepts:
-        value = sum(index.rarity(term) for term in concept.terms)
+        value = index.rarity(concept.terms or concept.alternatives[0])
         whole += value
         best: dict[int, tuple[float, float]] = {}
         for term in concept.terms:
-            rarity = index.rarity(term)
+            rarity = index.rarity([term])
             for row, weight in zip(*index.postings(term)):
                 score, share = best.get(row, (0.0, 0.0))
                 best[row] = score + weight, share + rarity
         known = bool(best)
         for terms in concept.alternatives:
-            factor = SYNONYM_FACTOR if known else 1.0
+            # A rare synonym of a common word means something as common as the word: it counts for no more.
+            factor = SYNONYM_FACTOR * min(1.0, value / index.rarity(terms)) if known else 1.0
             for row, weight in whole_phrase(index, terms).items():
-                if factor * weight > best.get(row, (0.0, 0.0))[0]:
-                    best[row] = factor * weight, max(factor * value, best.get(row, (0.0, 0.0))[1])
+                score, share = best.get(row, (0.0, 0.0))
+                if factor * weight > score:
+                    best[row] = factor * weight, max(SYNONYM_FACTOR * value, share)
         for row, (score, share) in best.items():
             scores[row] = scores.get(row, 0.0) + score
             shares[row] = shares.get(row, 0.0) + share
