@@ -52,13 +52,17 @@ ALSO_HITS = 5  # references in the "also relevant" line
 # repetition longer; a larger B punishes long rows more. EPSILON is BM25Okapi's floor
 # for terms found in more than half of the rows.
 K1, B, EPSILON = 1.5, 0.75, 0.25
-# A column counts as if its words stood there so many times. Zero leaves it out: links
-# and dates are not what a question is about. Columns not named here count once.
-COLUMN_WEIGHTS = {"ID": 0, "Name": 3, "Keywords": 3, "Related": 0, "Source": 0, "Verified": 0}
+# A column counts as if its words stood there so many times; columns not named here count once.
+# At zero a word still finds its row but adds nothing to its rank: exceptions, alternatives and
+# code speak of other subjects as often as of their own.
+COLUMN_WEIGHTS = {
+    "Name": 3, "Keywords": 3, "Avoid When": 0, "Trade-offs": 0, "Example": 0, "Good Code": 0, "Bad Code": 0,
+}  # fmt: skip
+UNSEARCHED = ("ID", "Related", "Source", "Verified")  # no question is about references, links and dates
 SYNONYM_FACTOR = 0.7  # a synonym counts less than the word that was typed
 COVERAGE_POWER = 0.5  # how much a row gains by holding more of the question's terms
 WEAK_COVERAGE = 0.45  # below this share of the question's weight a hit is called weak
-MIN_WEIGHT = 0.001  # a term held by most rows of a small collection still counts as a match
+MIN_WEIGHT = 1  # in thousandths: BM25 gives a term held by most rows of a small collection less than nothing
 
 STOPWORDS = frozenset(
     """a about after all also am an and any are as at be because been before being but by can cannot could
@@ -443,7 +447,8 @@ def header_problem(path: str, columns: list[str], required: tuple[str, ...]) -> 
 #   ... an empty line, and then the body, sorted by its first field so that bisection finds a line:
 #   !000042 <tab> reference, first byte, bytes and name of row 42
 #   =k8s    <tab> what means the same as this sequence of terms, joined by |
-#   shard   <tab> row numbers <tab> their weights in thousandths, as BM25 gives them
+#   shard   <tab> row numbers <tab> their weights in thousandths, as BM25 gives them, but at least
+#           1, and 0 where the term stands only in a column of no weight
 #   ~11     <tab> words of 11 letters, the commonest first, for spelling
 
 VERSION = "backend-index 1"
@@ -451,7 +456,7 @@ VERSION = "backend-index 1"
 
 def fingerprint() -> str:
     """A checksum of all that decides what terms and weights an index holds."""
-    settings = (SYMBOLS, BRITISH, STEM_2, STEM_3, STEM_4, sorted(STOPWORDS), COLUMN_WEIGHTS, K1, B, EPSILON)
+    settings = (SYMBOLS, BRITISH, STEM_2, STEM_3, STEM_4, sorted(STOPWORDS), COLUMN_WEIGHTS, UNSEARCHED, K1, B, EPSILON)
     sample = "Sharding authorisations, retried caches; p99 of 1.3 agreed controlling hopefulness"
     return checksum(repr((settings, tokenize(sample))).encode("utf-8"))
 
@@ -461,13 +466,17 @@ def checksum(raw: bytes) -> str:
     return f"{crc32(raw):08x}"
 
 
+def row_words(columns: list[str], cells: list[str]) -> set[str]:
+    """All words of a row that can be searched for."""
+    return set(words("\n".join(cell for column, cell in zip(columns, cells) if column not in UNSEARCHED)))
+
+
 def row_tokens(columns: list[str], cells: list[str]) -> list[str]:
     """A row's terms for BM25, each repeated as its column's weight says."""
     tokens = []
     for column, cell in zip(columns, cells):
-        weight = COLUMN_WEIGHTS.get(column, 1)
-        if weight and cell:
-            tokens += tokenize(cell) * weight
+        if column not in UNSEARCHED:
+            tokens += tokenize(cell) * COLUMN_WEIGHTS.get(column, 1)
     return tokens
 
 
@@ -478,6 +487,7 @@ def build_index(data: str) -> bytes:
     files: list[tuple[str, Table, int]] = []
     rows: list[str] = []
     documents: list[list[str]] = []
+    rows_of: dict[str, list[int]] = {}
     counts: dict[str, int] = {}
     for path in sorted(tables, key=scope_name):
         table = tables[path]
@@ -487,11 +497,14 @@ def build_index(data: str) -> bytes:
             title = " ".join(record.cells[name].split())
             rows.append(f"{scope_name(path)}/{record.cells[key]}\t{record.start}\t{record.size}\t{title}")
             documents.append(row_tokens(table.columns, record.cells))
-            for word in set(words(" ".join(record.cells))):
+            found = row_words(table.columns, record.cells)
+            for term in set(tokenize(" ".join(found))):
+                rows_of.setdefault(term, []).append(len(rows) - 1)
+            for word in found:
                 counts[word] = counts.get(word, 0) + 1
     body = {f"!{number:06}": row for number, row in enumerate(rows)}
     body.update((f"~{size:02}", " ".join(listed)) for size, listed in vocabulary(counts).items())
-    body.update(posting_lines(documents))
+    body.update(posting_lines(documents, rows_of))
     if synonyms:
         files.append(("synonyms.csv", synonyms._replace(columns=[], records=[]), len(rows)))
         body.update(("=" + term, "|".join(sorted(same))) for term, same in synonym_pairs(synonyms).items())
@@ -507,20 +520,22 @@ def vocabulary(counts: dict[str, int]) -> dict[int, list[str]]:
     return by_length
 
 
-def posting_lines(documents: list[list[str]]) -> Iterator[tuple[str, str]]:
-    """Yield (term, posting line) with the weights that rank-bm25 computes for the rows' token lists."""
+def posting_lines(documents: list[list[str]], rows_of: dict[str, list[int]]) -> Iterator[tuple[str, str]]:
+    """Yield (term, posting line) with the weights that rank-bm25 computes for the rows' token lists.
+
+    A row that holds the term outside its tokens only, in a column of no weight, gets the weight 0.
+    """
     from rank_bm25 import BM25Okapi  # brings NumPy, so only a rebuild pays for it
 
-    rows_of: dict[str, list[int]] = {}
-    for row, tokens in enumerate(documents):
-        for term in set(tokens):
-            rows_of.setdefault(term, []).append(row)
-    if not rows_of:
+    if not any(documents):
         return
     model = BM25Okapi(documents, k1=K1, b=B, epsilon=EPSILON)
     for term, rows in rows_of.items():
-        weights = (f"{weight * 1000:.0f}" for weight in model.get_batch_scores([term], rows))
-        yield term, f"{' '.join(map(str, rows))}\t{' '.join(weights)}"
+        scores = zip(rows, model.get_batch_scores([term], rows))
+        weights = [
+            max(round(float(score) * 1000), MIN_WEIGHT) if term in model.doc_freqs[row] else 0 for row, score in scores
+        ]
+        yield term, f"{' '.join(map(str, rows))}\t{' '.join(map(str, weights))}"
 
 
 def synonym_pairs(table: Table) -> dict[str, set[str]]:
@@ -602,7 +617,7 @@ class Index:
         line = self.find(term) if term[:1] not in "!~=" else None
         if not line:
             return [], []
-        return list(map(int, line[0].split())), [max(int(w) / 1000, MIN_WEIGHT) for w in line[1].split()]
+        return list(map(int, line[0].split())), [int(weight) / 1000 for weight in line[1].split()]
 
     def knows(self, term: str) -> bool:
         """Whether any row holds the term."""
@@ -612,7 +627,7 @@ class Index:
         """The terms' summed inverse document frequency, never negative (as in Lucene: the 1 in the logarithm)."""
         total = 0.0
         for term in terms:
-            holders = len(self.postings(term)[0])
+            holders = sum(1 for weight in self.postings(term)[1] if weight)
             total += math.log(1 + (self.count - holders + 0.5) / (holders + 0.5))
         return total
 
@@ -880,7 +895,7 @@ def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float]
             rarity = index.rarity([term])
             for row, weight in zip(*index.postings(term)):
                 score, share = best.get(row, (0.0, 0.0))
-                best[row] = score + weight, share + rarity
+                best[row] = score + weight, share + (rarity if weight else 0.0)
         known = bool(best)
         for terms in concept.alternatives:
             # A rare synonym of a common word means something as common as the word: it counts for no more.

@@ -98,7 +98,7 @@ def documents(data: str) -> dict[str, str]:
     for path in search.csv_files(data):
         if path != "synonyms.csv":
             table = search.read_table(data, path)
-            wanted = [place for place, column in enumerate(table.columns) if search.COLUMN_WEIGHTS.get(column, 1)]
+            wanted = [place for place, column in enumerate(table.columns) if column not in search.UNSEARCHED]
             for record in table.records:
                 ref = f"{search.scope_name(path)}/{record.cells[table.columns.index('ID')]}"
                 found[ref] = " ".join(record.cells[place] for place in wanted)
