@@ -61,7 +61,9 @@ COLUMN_WEIGHTS = {
 UNSEARCHED = ("ID", "Related", "Source", "Verified")  # no question is about references, links and dates
 SYNONYM_FACTOR = 0.7  # a synonym counts less than the word that was typed
 COVERAGE_POWER = 0.5  # how much a row gains by holding more of the question's terms
-WEAK_COVERAGE = 0.45  # below this share of the question's weight a hit is called weak
+# A hit is called weak when its row holds less than this share of the question, by rarity, and less
+# than so many words' worth of it: a long question is told with words that no row has.
+WEAK_COVERAGE, WEAK_WORDS = 0.6, 2.2
 MIN_WEIGHT = 1  # in thousandths: BM25 gives a term held by most rows of a small collection less than nothing
 
 STOPWORDS = frozenset(
@@ -932,7 +934,8 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
     outside = [row for row in order if scopes and index.scope_of(row).name not in scopes]
     hits = [Hit(row, *ranked[row]) for row in inside[:limit]]
     also = outside if scopes else inside[limit:]
-    weak = bool(hits) and max(hit.coverage for hit in hits) < WEAK_COVERAGE
+    enough = min(WEAK_COVERAGE, WEAK_WORDS / len(concepts))
+    weak = bool(hits) and max(hit.coverage for hit in hits) < enough
     return Answer(
         hits,
         [(index.row(row)[0], index.row(row)[3]) for row in also[:ALSO_HITS]],
