@@ -63,7 +63,8 @@ SYNONYM_FACTOR = 0.7  # a synonym counts less than the word that was typed
 COVERAGE_POWER = 0.5  # how much a row gains by holding more of the question's terms
 # A hit is called weak when its row holds less than this share of the question, by rarity, and less
 # than so many words' worth of it: a long question is told with words that no row has.
-WEAK_COVERAGE, WEAK_WORDS = 0.6, 2.2
+WEAK_COVERAGE, WEAK_WORDS = 0.5, 2.0
+SHORT_WORD = 5  # up to so many letters `latex` is not taken for `later`
 MIN_WEIGHT = 1  # in thousandths: BM25 gives a term held by most rows of a small collection less than nothing
 
 STOPWORDS = frozenset(
@@ -842,11 +843,13 @@ def correct(index: Index, word: str) -> str:
 
 def nearest(index: Index, word: str, allowed: int) -> list[tuple[int, int, str]]:
     """The words of the vocabulary within so many edits: (edits, rank, word), the nearest and commonest first."""
+    # In a short word another letter makes another word: only a letter more, less or out of place is a slip.
+    strange = 2 * allowed if len(word) > SHORT_WORD else 1
     found = []
     for size in range(len(word) - allowed, len(word) + allowed + 1):
         line = index.find(f"~{size:02}")
         for rank, known in enumerate(line[0].split() if line else ()):
-            if known[0] == word[0] and len(set(known) ^ set(word)) <= 2 * allowed:
+            if known[0] == word[0] and len(set(known) ^ set(word)) <= strange:
                 distance = edits(word, known, allowed)
                 if distance <= allowed:
                     found.append((distance, rank, known))
