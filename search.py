@@ -60,7 +60,7 @@ COLUMN_WEIGHTS = {
 }  # fmt: skip
 UNSEARCHED = ("ID", "Related", "Source", "Verified")  # no question is about references, links and dates
 SYNONYM_FACTOR = 0.7  # a synonym counts less than the word that was typed
-COVERAGE_POWER = 0.5  # how much a row gains by holding more of the question's terms
+COVERAGE_POWER = 0.25  # how much a row gains by holding more of the question's terms
 # A hit is called weak when its row holds less than this share of the question, by rarity, and less
 # than so many words' worth of it: a long question is told with words that no row has.
 WEAK_COVERAGE, WEAK_WORDS = 0.5, 2.0
