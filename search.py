@@ -59,6 +59,8 @@ COLUMN_WEIGHTS = {
     "Name": 3, "Keywords": 3, "Avoid When": 0, "Trade-offs": 0, "Example": 0, "Good Code": 0, "Bad Code": 0,
 }  # fmt: skip
 UNSEARCHED = ("ID", "Related", "Source", "Verified")  # no question is about references, links and dates
+PAIR_COLUMNS = ("Name", "Keywords")  # their neighbouring words are phrases, and are found as such
+PAIR_FACTOR = 0.3  # how much such a pair counts beside its two words
 SYNONYM_FACTOR = 0.7  # a synonym counts less than the word that was typed
 COVERAGE_POWER = 0.25  # how much a row gains by holding more of the question's terms
 # A hit is called weak when its row holds less than this share of the question, by rarity, and less
@@ -450,16 +452,29 @@ def header_problem(path: str, columns: list[str], required: tuple[str, ...]) -> 
 #   ... an empty line, and then the body, sorted by its first field so that bisection finds a line:
 #   !000042 <tab> reference, first byte, bytes and name of row 42
 #   =k8s    <tab> what means the same as this sequence of terms, joined by |
-#   shard   <tab> row numbers <tab> their weights in thousandths, as BM25 gives them, but at least
-#           1, and 0 where the term stands only in a column of no weight
+#   shard   <tab> row numbers <tab> their weights in thousandths, as BM25 gives them, but at least 1
+#           <tab> rows that hold the term in columns of no weight only
 #   ~11     <tab> words of 11 letters, the commonest first, for spelling
 
-VERSION = "backend-index 1"
+VERSION = "backend-index 2"
 
 
 def fingerprint() -> str:
     """A checksum of all that decides what terms and weights an index holds."""
-    settings = (SYMBOLS, BRITISH, STEM_2, STEM_3, STEM_4, sorted(STOPWORDS), COLUMN_WEIGHTS, UNSEARCHED, K1, B, EPSILON)
+    settings = (
+        SYMBOLS,
+        BRITISH,
+        STEM_2,
+        STEM_3,
+        STEM_4,
+        sorted(STOPWORDS),
+        COLUMN_WEIGHTS,
+        UNSEARCHED,
+        PAIR_COLUMNS,
+        K1,
+        B,
+        EPSILON,
+    )
     sample = "Sharding authorisations, retried caches; p99 of 1.3 agreed controlling hopefulness"
     return checksum(repr((settings, tokenize(sample))).encode("utf-8"))
 
@@ -469,17 +484,29 @@ def checksum(raw: bytes) -> str:
     return f"{crc32(raw):08x}"
 
 
+def pairs(terms: list[str]) -> list[str]:
+    """Neighbouring terms, joined: evidence for a phrase.
+
+    >>> pairs(["dead", "letter", "queue"])
+    ['dead letter', 'letter queue']
+    """
+    return [f"{one} {other}" for one, other in zip(terms, terms[1:])]
+
+
 def row_words(columns: list[str], cells: list[str]) -> set[str]:
     """All words of a row that can be searched for."""
     return set(words("\n".join(cell for column, cell in zip(columns, cells) if column not in UNSEARCHED)))
 
 
 def row_tokens(columns: list[str], cells: list[str]) -> list[str]:
-    """A row's terms for BM25, each repeated as its column's weight says."""
+    """A row's terms for BM25, each repeated as its column's weight says, and the pairs of its telling columns."""
     tokens = []
     for column, cell in zip(columns, cells):
         if column not in UNSEARCHED:
             tokens += tokenize(cell) * COLUMN_WEIGHTS.get(column, 1)
+        if column in PAIR_COLUMNS:
+            for phrase in cell.split("; "):
+                tokens += pairs(tokenize(phrase))
     return tokens
 
 
@@ -501,7 +528,7 @@ def build_index(data: str) -> bytes:
             rows.append(f"{scope_name(path)}/{record.cells[key]}\t{record.start}\t{record.size}\t{title}")
             documents.append(row_tokens(table.columns, record.cells))
             found = row_words(table.columns, record.cells)
-            for term in set(tokenize(" ".join(found))):
+            for term in {*documents[-1], *tokenize(" ".join(found))}:
                 rows_of.setdefault(term, []).append(len(rows) - 1)
             for word in found:
                 counts[word] = counts.get(word, 0) + 1
@@ -524,21 +551,18 @@ def vocabulary(counts: dict[str, int]) -> dict[int, list[str]]:
 
 
 def posting_lines(documents: list[list[str]], rows_of: dict[str, list[int]]) -> Iterator[tuple[str, str]]:
-    """Yield (term, posting line) with the weights that rank-bm25 computes for the rows' token lists.
-
-    A row that holds the term outside its tokens only, in a column of no weight, gets the weight 0.
-    """
+    """Yield (term, posting line) with the weights that rank-bm25 computes for the rows' token lists."""
     from rank_bm25 import BM25Okapi  # brings NumPy, so only a rebuild pays for it
 
     if not any(documents):
         return
     model = BM25Okapi(documents, k1=K1, b=B, epsilon=EPSILON)
     for term, rows in rows_of.items():
-        scores = zip(rows, model.get_batch_scores([term], rows))
-        weights = [
-            max(round(float(score) * 1000), MIN_WEIGHT) if term in model.doc_freqs[row] else 0 for row, score in scores
-        ]
-        yield term, f"{' '.join(map(str, rows))}\t{' '.join(map(str, weights))}"
+        heavy = [row for row in rows if term in model.doc_freqs[row]]
+        scores = model.get_batch_scores([term], heavy) if heavy else []
+        weights = [max(round(float(score) * 1000), MIN_WEIGHT) for score in scores]
+        light = [row for row in rows if term not in model.doc_freqs[row]]
+        yield term, "\t".join(" ".join(map(str, numbers)) for numbers in (heavy, weights, light))
 
 
 def synonym_pairs(table: Table) -> dict[str, set[str]]:
@@ -615,12 +639,15 @@ class Index:
                 high = start
         return None
 
-    def postings(self, term: str) -> tuple[list[int], list[float]]:
-        """The rows that hold a term and their BM25 weights: two lists of the same length."""
-        line = self.find(term) if term[:1] not in "!~=" else None
-        if not line:
-            return [], []
-        return list(map(int, line[0].split())), [int(weight) / 1000 for weight in line[1].split()]
+    def postings(self, term: str) -> dict[int, float]:
+        """{row: BM25 weight} of the rows that hold a term."""
+        line = self.find(term)
+        return dict(zip(map(int, line[0].split()), [int(weight) / 1000 for weight in line[1].split()])) if line else {}
+
+    def light(self, term: str) -> list[int]:
+        """The rows that hold a term in columns of no weight only."""
+        line = self.find(term)
+        return list(map(int, line[2].split())) if line else []
 
     def knows(self, term: str) -> bool:
         """Whether any row holds the term."""
@@ -630,7 +657,8 @@ class Index:
         """The terms' summed inverse document frequency, never negative (as in Lucene: the 1 in the logarithm)."""
         total = 0.0
         for term in terms:
-            holders = sum(1 for weight in self.postings(term)[1] if weight)
+            line = self.find(term)
+            holders = line[0].count(" ") + 1 if line and line[0] else 0
             total += math.log(1 + (self.count - holders + 0.5) / (holders + 0.5))
         return total
 
@@ -653,9 +681,17 @@ class Index:
         """{reference: BM25 score} of every row that holds one of the tokens, repeated tokens counting each time."""
         totals: dict[int, float] = {}
         for token in tokens:
-            for row, weight in zip(*self.postings(token)):
-                totals[row] = totals.get(row, 0.0) + weight
+            add(totals, self.postings(token))
         return {self.row(row)[0]: score for row, score in totals.items()}
+
+
+def add(totals: dict[int, float], values: dict[int, float]) -> None:
+    """Add values to totals, row by row."""
+    if not totals:
+        totals.update(values)
+        return
+    for row, value in values.items():
+        totals[row] = totals.get(row, 0.0) + value
 
 
 def describe(data: str) -> list[Described]:
@@ -895,58 +931,75 @@ def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float]
     for concept in concepts:
         value = index.rarity(concept.terms or concept.alternatives[0])
         whole += value
-        best: dict[int, tuple[float, float]] = {}
+        typed: dict[int, float] = {}
+        held: dict[int, float] = {}
         for term in concept.terms:
-            rarity = index.rarity([term])
-            for row, weight in zip(*index.postings(term)):
-                score, share = best.get(row, (0.0, 0.0))
-                best[row] = score + weight, share + (rarity if weight else 0.0)
-        known = bool(best)
+            postings = index.postings(term)
+            add(typed, postings)
+            add(held, dict.fromkeys(postings, index.rarity([term])))
+            for row in index.light(term):
+                typed.setdefault(row, 0.0)
+        known = bool(held)
         for terms in concept.alternatives:
             # A rare synonym of a common word means something as common as the word: it counts for no more.
             factor = SYNONYM_FACTOR * min(1.0, value / index.rarity(terms)) if known else 1.0
             for row, weight in whole_phrase(index, terms).items():
-                score, share = best.get(row, (0.0, 0.0))
-                if factor * weight > score:
-                    best[row] = factor * weight, max(SYNONYM_FACTOR * value, share)
-        for row, (score, share) in best.items():
-            scores[row] = scores.get(row, 0.0) + score
-            shares[row] = shares.get(row, 0.0) + share
+                if factor * weight > typed.get(row, 0.0):
+                    typed[row] = factor * weight
+                    held[row] = max(SYNONYM_FACTOR * value, held.get(row, 0.0))
+        add(scores, typed)
+        add(shares, held)
+    for pair in pairs([term for concept in concepts for term in concept.terms]):
+        for row, weight in index.postings(pair).items():
+            scores[row] = scores.get(row, 0.0) + PAIR_FACTOR * weight
     result = {}
     for row, score in scores.items():
-        coverage = shares[row] / whole
+        coverage = shares.get(row, 0.0) / whole
         result[row] = score * coverage**COVERAGE_POWER, coverage
     return result
 
 
 def whole_phrase(index: Index, terms: list[str]) -> dict[int, float]:
     """{row: summed weight} of the rows that hold every one of the terms."""
-    found: dict[int, float] = {}
-    for place, term in enumerate(terms):
-        rows = zip(*index.postings(term))
-        found = {row: found.get(row, 0.0) + weight for row, weight in rows if not place or row in found}
+    found = index.postings(terms[0])
+    for term in terms[1:]:
+        postings = index.postings(term)
+        found = {row: found[row] + weight for row, weight in postings.items() if row in found}
     return found
+
+
+def best(ranked: dict[int, tuple[float, float]], rows: list[int], limit: int) -> list[int]:
+    """The best of the rows, those of equal score by number, which is by reference.
+
+    A cut at the last score that counts leaves little to sort.
+    """
+    cut = sorted((ranked[row][0] for row in rows), reverse=True)[:limit]
+    return sorted((row for row in rows if ranked[row][0] >= cut[-1]), key=lambda row: (-ranked[row][0], row))[:limit]
 
 
 def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DEFAULT_HITS) -> Answer:
     """The best rows for a question, within the scopes named or everywhere, with all that is worth saying of them."""
     concepts, corrections, unknown = understand(index, query)
     ranked = rank(index, concepts)
-    order = [row for _, row in sorted((-score, row) for row, (score, _) in ranked.items())]
-    inside = [row for row in order if not scopes or index.scope_of(row).name in scopes]
-    outside = [row for row in order if scopes and index.scope_of(row).name not in scopes]
-    hits = [Hit(row, *ranked[row]) for row in inside[:limit]]
-    also = outside if scopes else inside[limit:]
+    if scopes:
+        wanted = {
+            row for each in index.scopes if each.name in scopes for row in range(each.first, each.first + each.count)
+        }
+        inside, outside = [row for row in ranked if row in wanted], [row for row in ranked if row not in wanted]
+        hits, also = best(ranked, inside, limit), best(ranked, outside, ALSO_HITS)
+    else:
+        inside, outside = list(ranked), []
+        found = best(ranked, inside, limit + ALSO_HITS)
+        hits, also = found[:limit], found[limit:]
     enough = min(WEAK_COVERAGE, WEAK_WORDS / len(concepts))
-    weak = bool(hits) and max(hit.coverage for hit in hits) < enough
     return Answer(
-        hits,
-        [(index.row(row)[0], index.row(row)[3]) for row in also[:ALSO_HITS]],
+        [Hit(row, *ranked[row]) for row in hits],
+        [(index.row(row)[0], index.row(row)[3]) for row in also],
         corrections,
         {word: [near[2] for near in nearest(index, word, 2)[:3]] for word in unknown},
         len(inside),
-        sorted({index.scope_of(row).name for row in outside}),
-        weak,
+        [] if hits else sorted({index.scope_of(row).name for row in outside}),
+        bool(hits) and max(ranked[row][1] for row in hits) < enough,
     )
 
 

@@ -33,6 +33,7 @@ STEPS: dict[str, dict[str, object]] = {
     "synonyms as good as the typed word": {"SYNONYM_FACTOR": 1.0},
     "without spelling correction": {"correct": lambda index, word: ""},
     "without coverage": {"COVERAGE_POWER": 0.0},
+    "without pairs of words": {"PAIR_COLUMNS": ()},
     "K1 1.2": {"K1": 1.2},
     "K1 2.0": {"K1": 2.0},
     "B 0.5": {"B": 0.5},
