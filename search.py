@@ -409,6 +409,10 @@ def table_problems(path: str, table: Table) -> Iterator[Problem]:
             if not record.cells[columns.index(column)].strip():
                 yield Problem(path, number, column, "is empty: give every row one")
         key = record.cells[columns.index(required[0])]
+        if key != printable(key):
+            yield Problem(
+                path, number, required[0], f"{printable(key)!r} has blanks or control characters around or in it"
+            )
         if key in seen:
             yield Problem(path, number, required[0], f"{printable(key)!r} stands in row {seen[key]} too: rename one")
         seen[key] = number
@@ -430,6 +434,9 @@ def header_problem(path: str, columns: list[str], required: tuple[str, ...]) -> 
     if len(set(columns)) != len(columns):
         twice = next(column for column in columns if columns.count(column) > 1)
         return f"column {printable(twice)!r} stands there twice: keep one"
+    odd = [column for column in columns if "|" in column or column != printable(column)]
+    if odd:
+        return f"column {printable(odd[0])!r} has a bar, a control character or blanks around it: take it away"
     expected = STACK_COLUMNS if path.startswith("stacks/") else DOMAIN_COLUMNS
     missing = [column for column in expected if column not in columns]
     extra = [column for column in columns if column not in expected]
@@ -462,19 +469,9 @@ VERSION = "backend-index 2"
 def fingerprint() -> str:
     """A checksum of all that decides what terms and weights an index holds."""
     settings = (
-        SYMBOLS,
-        BRITISH,
-        STEM_2,
-        STEM_3,
-        STEM_4,
-        sorted(STOPWORDS),
-        COLUMN_WEIGHTS,
-        UNSEARCHED,
-        PAIR_COLUMNS,
-        K1,
-        B,
-        EPSILON,
-    )
+        SYMBOLS, BRITISH, STEM_2, STEM_3, STEM_4, sorted(STOPWORDS), COLUMN_WEIGHTS, UNSEARCHED, PAIR_COLUMNS,
+        K1, B, EPSILON,
+    )  # fmt: skip
     sample = "Sharding authorisations, retried caches; p99 of 1.3 agreed controlling hopefulness"
     return checksum(repr((settings, tokenize(sample))).encode("utf-8"))
 

@@ -250,6 +250,8 @@ BROKEN_FILES = {
     "a row with a cell more": (b"ID,Name\na,Tea,hot\n", "has 3 cells, expected 2"),
     "a row with a cell less": (b"ID,Name\na\n", "has 1 cells, expected 2"),
     "an ID twice": (b"ID,Name\na,Tea\nb,Milk\na,Juice\n", "'a' stands in row 2 too"),
+    "an ID with a tab in it": (b"ID,Name\na\tb,Tea\n", "control characters"),
+    "a column with a bar in its name": (b"ID,Name,One|two\na,Tea,x\n", "has a bar"),
     "an empty ID": (b"ID,Name\n,Tea\n", "is empty"),
     "an empty name": (b"ID,Name\na, \n", "is empty"),
     "bytes that are not UTF-8": (b"ID,Name\na,T\xe9a\n", "line 2 is not UTF-8"),
