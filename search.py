@@ -32,9 +32,11 @@ import os
 import sys
 from _csv import Error as CsvError  # csv, argparse and getopt import re, which alone
 from _csv import reader as csv_reader  # costs half a bare interpreter start
-from collections import namedtuple
-from collections.abc import Iterator, Sequence
 from zlib import crc32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a query need not wait for what only type checkers read
+    from collections.abc import Iterator, Sequence
 
 # ---------------------------------------------------------------- constants
 
@@ -136,18 +138,72 @@ FENCES = {"node": "typescript", "dotnet": "csharp"}  # where the stack's name is
 
 # ---------------------------------------------------------------- data types
 
-Row = namedtuple("Row", "ref fields")
-Hit = namedtuple("Hit", "number score coverage")
-Described = namedtuple("Described", "kind name rows about examples")  # a domain or a stack, for people
-Answer = namedtuple("Answer", "hits also corrections unknown total elsewhere weak")
-Record = namedtuple("Record", "cells start size line")  # a CSV record, its place in bytes, its first line
-Table = namedtuple("Table", "columns records size checksum")
-# One CSV as the index describes it: rows `first` to `first + count - 1` of the whole order.
-Scope = namedtuple("Scope", "name path size checksum first count columns")
+
+class Row:
+    """A row of knowledge."""
+
+    def __init__(self, ref: str, fields: dict[str, str]) -> None:
+        self.ref, self.fields = ref, fields
 
 
-class Problem(namedtuple("Problem", "path row column message")):
+class Hit:
+    """A row that holds something of the question: its number, its score, and the share that it holds."""
+
+    def __init__(self, number: int, score: float, coverage: float) -> None:
+        self.number, self.score, self.coverage = number, score, coverage
+
+
+class Answer:
+    """What is worth saying about a question."""
+
+    def __init__(self, hits: list[Hit], also: list[tuple[str, str]], total: int, weak: bool) -> None:
+        self.hits, self.also, self.total, self.weak = hits, also, total, weak
+        self.corrections: dict[str, str] = {}  # what was typed, and what was searched for instead
+        self.unknown: dict[str, list[str]] = {}  # words that no row holds, and words like them
+        self.elsewhere: list[str] = []  # scopes that would have matched
+
+
+class Described:
+    """A domain or a stack, for people."""
+
+    def __init__(self, kind: str, name: str, rows: int, about: str, examples: str) -> None:
+        self.kind, self.name, self.rows, self.about, self.examples = kind, name, rows, about, examples
+
+
+class Record:
+    """A CSV record: its cells, its first byte and its bytes in the file, its first line."""
+
+    def __init__(self, cells: list[str], start: int, size: int, line: int) -> None:
+        self.cells, self.start, self.size, self.line = cells, start, size, line
+
+
+class Table:
+    """One CSV as it was read."""
+
+    def __init__(self, columns: list[str], records: list[Record], size: int, crc: str) -> None:
+        self.columns, self.records, self.size, self.checksum = columns, records, size, crc
+
+
+class Scope:
+    """One CSV as the index describes it, with the numbers of its rows in the order of all rows."""
+
+    def __init__(self, path: str, size: int, crc: str, rows: range, columns: list[str]) -> None:
+        self.name, self.path, self.size, self.checksum = scope_name(path), path, size, crc
+        self.rows, self.columns = rows, columns
+
+
+class Concept:
+    """One thing that the question asks for: the terms typed, and other term lists that mean the same."""
+
+    def __init__(self, terms: list[str], alternatives: list[list[str]]) -> None:
+        self.terms, self.alternatives = terms, alternatives
+
+
+class Problem:
     """What is wrong with one cell of one CSV; row 1 is the header."""
+
+    def __init__(self, path: str, row: int, column: str, message: str) -> None:
+        self.path, self.row, self.column, self.message = path, row, column, message
 
     def __str__(self) -> str:
         return f"{self.path} row {self.row}, {self.column}: {self.message}"
@@ -533,7 +589,7 @@ def build_index(data: str) -> bytes:
     body.update((f"~{size:02}", " ".join(listed)) for size, listed in vocabulary(counts).items())
     body.update(posting_lines(documents, rows_of))
     if synonyms:
-        files.append(("synonyms.csv", synonyms._replace(columns=[], records=[]), len(rows)))
+        files.append(("synonyms.csv", Table([], [], synonyms.size, synonyms.checksum), len(rows)))
         body.update(("=" + term, "|".join(sorted(same))) for term, same in synonym_pairs(synonyms).items())
     return assemble(files, body)
 
@@ -608,11 +664,11 @@ class Index:
         settings, *files = (line.split("\t") for line in raw[head_start:head_end].decode("utf-8").splitlines())
         self.settings = settings[1]
         self.files = [
-            Scope(scope_name(path), path, int(size), crc, int(first), int(count), columns.split("|"))
+            Scope(path, int(size), crc, range(int(first), int(first) + int(count)), columns.split("|"))
             for _, path, size, crc, first, count, columns in files
         ]
-        self.scopes = [scope for scope in self.files if scope.count]
-        self.count = sum(scope.count for scope in self.scopes)
+        self.scopes = [scope for scope in self.files if scope.rows]
+        self.count = sum(len(scope.rows) for scope in self.scopes)
         self.lines: dict[str, list[str] | None] = {}
 
     def find(self, key: str) -> list[str] | None:
@@ -672,7 +728,7 @@ class Index:
 
     def scope_of(self, number: int) -> Scope:
         """The scope that a row number belongs to."""
-        return next(scope for scope in self.scopes if scope.first <= number < scope.first + scope.count)
+        return next(scope for scope in self.scopes if number in scope.rows)
 
     def scores(self, tokens: list[str]) -> dict[str, float]:
         """{reference: BM25 score} of every row that holds one of the tokens, repeated tokens counting each time."""
@@ -703,7 +759,7 @@ def describe(data: str) -> list[Described]:
             place = scope.columns.index("Category")
             seen = dict.fromkeys(record.cells[place] for record in read_table(data, scope.path).records)
             about = ", ".join(list(seen)[:8])
-        found.append(Described(scope.path.split("/")[0][:-1], scope.name, scope.count, about, examples))
+        found.append(Described(scope.path.split("/")[0][:-1], scope.name, len(scope.rows), about, examples))
     return found
 
 
@@ -806,10 +862,6 @@ def write_index(data: str, raw: bytes) -> bool:
 
 
 # ---------------------------------------------------------------- understanding the question
-
-
-class Concept(namedtuple("Concept", "terms alternatives")):
-    """One thing that the question asks for: the terms typed, and other term lists that mean the same."""
 
 
 def understand(index: Index, query: str) -> tuple[list[Concept], dict[str, str], list[str]]:
@@ -979,9 +1031,7 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
     concepts, corrections, unknown = understand(index, query)
     ranked = rank(index, concepts)
     if scopes:
-        wanted = {
-            row for each in index.scopes if each.name in scopes for row in range(each.first, each.first + each.count)
-        }
+        wanted = {row for each in index.scopes if each.name in scopes for row in each.rows}
         inside, outside = [row for row in ranked if row in wanted], [row for row in ranked if row not in wanted]
         hits, also = best(ranked, inside, limit), best(ranked, outside, ALSO_HITS)
     else:
@@ -989,15 +1039,18 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
         found = best(ranked, inside, limit + ALSO_HITS)
         hits, also = found[:limit], found[limit:]
     enough = min(WEAK_COVERAGE, WEAK_WORDS / len(concepts))
-    return Answer(
+    weak = bool(hits) and max(ranked[row][1] for row in hits) < enough
+    result = Answer(
         [Hit(row, *ranked[row]) for row in hits],
         [(index.row(row)[0], index.row(row)[3]) for row in also],
-        corrections,
-        {word: [near[2] for near in nearest(index, word, 2)[:3]] for word in unknown},
         len(inside),
-        [] if hits else sorted({index.scope_of(row).name for row in outside}),
-        bool(hits) and max(ranked[row][1] for row in hits) < enough,
+        weak,
     )
+    result.corrections = corrections
+    result.unknown = {word: [near[2] for near in nearest(index, word, 2)[:3]] for word in unknown}
+    if not hits:
+        result.elsewhere = sorted({index.scope_of(row).name for row in outside})
+    return result
 
 
 # ---------------------------------------------------------------- rendering
@@ -1120,21 +1173,33 @@ def to_json(value: object) -> str:
 
 PROSE = ("Name", "Problem", "Solution", "Use When", "Avoid When", "Trade-offs", "Pitfalls", "Do", "Don't")
 OPTIONAL = ("Example", "Good Code", "Bad Code", "Verified")
-SEVERITIES = ("critical", "high", "medium", "low")
 HOLLOW = ("\u2014", "leverag", "seamless", "robust", "best-in-class", "best practice", "cutting-edge")
+CODE = (r"((?!.*```)[^\n]*(\n(?!.*```)[^\n]*){2,17})?", "3 to 18 lines of bare code, or nothing")
+# What a cell must look like as a whole, and how to say so.
+FORMATS = {
+    "ID": ("[a-z0-9]+(-[a-z0-9]+)*", "a slug such as transactional-outbox"),
+    "Keywords": (r"[^;\s][^;]*(; [^;\s][^;]*){5,14}", "6 to 15 terms, a semicolon and a blank between them"),
+    "Example": (r"(```[a-z0-9+#-]+\n((?!```).*\n)+```)?", "one fenced block that names its language, or nothing"),
+    "Good Code": CODE,
+    "Bad Code": CODE,
+    "Severity": ("critical|high|medium|low", "critical, high, medium or low"),
+    "Related": (
+        r"\S+/\S+(; \S+/\S+){1,4}",
+        "2 to 5 references such as api/webhooks, a semicolon and a blank between them",
+    ),
+    "Source": (r"https://\S+\.\S+(; https://\S+\.\S+)*", "https links, a semicolon and a blank between them"),
+    "Verified": (r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]))?", "a date such as 2026-11-23, or nothing"),
+}
 
 
-def fits(pattern: str, text: str) -> bool:
-    """Whether the whole text fits a regular expression."""
+def rule_formats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """A cell has the form that its column asks for."""
     import re  # costs half a bare interpreter start, so no query pays for it
 
-    return re.fullmatch(pattern, text) is not None
-
-
-def rule_id(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """The ID is a slug: lower-case letters, digits and single hyphens."""
-    if not fits("[a-z0-9]+(-[a-z0-9]+)*", row["ID"]):
-        yield "ID", f"{row['ID']!r} is not a slug such as transactional-outbox"
+    for column, cell in row.items():
+        pattern, wanted = FORMATS.get(column, ("(?s).*", ""))
+        if not re.fullmatch(pattern, cell):
+            yield column, f"{cell[:60]!r} is not {wanted}"
 
 
 def rule_cells(row: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -1148,63 +1213,25 @@ def rule_cells(row: dict[str, str]) -> Iterator[tuple[str, str]]:
             yield column, "has a line end, expected one paragraph"
 
 
-def rule_keywords(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Keywords are 6 to 15 different terms, separated by a semicolon and a blank."""
-    terms = [term.lower() for term in row["Keywords"].split("; ")]
-    if not 6 <= len(terms) <= 15:
-        yield "Keywords", f"has {len(terms)} terms, expected 6 to 15"
-    if len(set(terms)) < len(terms) or any(not term.strip() or ";" in term for term in terms):
-        yield "Keywords", "has an empty or repeated term"
-
-
-def rule_length(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """A row has 110 to 220 words, apart from code, keywords and references."""
-    count = sum(len(row[column].split()) for column in PROSE if column in row)
-    if not 110 <= count <= 220:
-        yield "all", f"has {count} words of prose, expected 110 to 220"
-
-
-def rule_related(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Related names 2 to 5 other rows."""
-    refs = row["Related"].split("; ")
-    if not 2 <= len(set(refs)) == len(refs) <= 5:
-        yield "Related", f"has {len(set(refs))} different references, expected 2 to 5"
-
-
-def rule_source(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Source holds one or more https links, separated by a semicolon and a blank."""
-    for link in row["Source"].split("; "):
-        if not fits(r"https://[^\s/]+\.[^\s/]+/?\S*", link):
-            yield "Source", f"{link!r} is not an https link"
-
-
-def rule_verified(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Verified is a date (YYYY-MM-DD) or empty."""
-    if not fits(r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]))?", row["Verified"]):
-        yield "Verified", f"{row['Verified']!r} is not a date such as 2026-11-23"
-
-
-def rule_example(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """An Example is one fenced block that names its language."""
-    if row.get("Example") and not fits(r"```[a-z0-9+#-]+\n(?:(?!```).*\n)+```", row["Example"]):
-        yield "Example", "is not one fenced block with a language"
+def rule_repeats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """No keyword and no reference stands twice in a row."""
+    for column in ("Keywords", "Related"):
+        terms = row[column].lower().split("; ")
+        if len(set(terms)) < len(terms):
+            yield column, "names something twice"
 
 
 def rule_code(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Good Code and Bad Code come together, bare, 3 to 18 lines each."""
-    for column in ("Good Code", "Bad Code"):
-        lines = row.get(column, "").count("\n") + 1
-        if column in row and not (row["Good Code"] and row["Bad Code"]):
-            if row["Good Code"] or row["Bad Code"]:
-                yield column, "one of the two is empty, expected both or neither"
-        elif column in row and (not 3 <= lines <= 18 or "```" in row[column]):
-            yield column, f"has {lines} lines, expected 3 to 18 without a fence"
+    """Good Code and Bad Code come together."""
+    if bool(row.get("Good Code")) != bool(row.get("Bad Code")):
+        yield "Good Code", "or Bad Code is empty, expected both or neither"
 
 
-def rule_severity(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Severity is critical, high, medium or low."""
-    if "Severity" in row and row["Severity"] not in SEVERITIES:
-        yield "Severity", f"{row['Severity']!r} is not one of {', '.join(SEVERITIES)}"
+def rule_length(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """A row has 110 to 220 words of prose."""
+    count = sum(len(row[column].split()) for column in PROSE if column in row)
+    if not 110 <= count <= 220:
+        yield "all", f"has {count} words of prose, expected 110 to 220"
 
 
 def rule_wording(row: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -1215,10 +1242,7 @@ def rule_wording(row: dict[str, str]) -> Iterator[tuple[str, str]]:
                 yield column, f"has {word!r}: say what it does instead"
 
 
-RULES = (
-    rule_id, rule_cells, rule_keywords, rule_length, rule_related, rule_source,
-    rule_verified, rule_example, rule_code, rule_severity, rule_wording,
-)  # fmt: skip
+RULES = (rule_formats, rule_cells, rule_repeats, rule_code, rule_length, rule_wording)
 
 
 def check(data: str) -> list[Problem]:
@@ -1395,7 +1419,7 @@ def run_list(data: str, as_json: bool) -> tuple[str, int]:
     """Domains and stacks with row counts and what each is for."""
     listed = describe(data)
     if as_json:
-        return to_json([each._asdict() for each in listed]), FOUND
+        return to_json([vars(each) for each in listed]), FOUND
     lines = []
     for kind in ("domain", "stack"):
         lines += ["", kind + "s"] + [

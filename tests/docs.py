@@ -47,5 +47,10 @@ def row_total() -> str:
 
 
 def rules() -> str:
-    """The rules that --check holds rows to, each the first sentence of its function."""
-    return "\n".join(["", *(f"- {(rule.__doc__ or '').strip().splitlines()[0]}" for rule in search.RULES), ""])
+    """The rules that --check holds rows to, each the sentence of its function, and the form of each column."""
+    lines = [""]
+    for rule in search.RULES:
+        lines.append(f"- {(rule.__doc__ or '').strip().splitlines()[0]}")
+        if rule is search.rule_formats:
+            lines += [f"  - {column}: {wanted}" for column, (_, wanted) in search.FORMATS.items()]
+    return "\n".join([*lines, ""])
