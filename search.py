@@ -63,6 +63,7 @@ COLUMN_WEIGHTS = {
 UNSEARCHED = ("ID", "Related", "Source", "Verified")  # no question is about references, links and dates
 PAIR_COLUMNS = ("Name", "Keywords")  # their neighbouring words are phrases, and are found as such
 PAIR_FACTOR = 0.3  # how much such a pair counts beside its two words
+STACK_FACTOR = 0.85  # asked of everything, what holds in every language comes before what holds in one
 SYNONYM_FACTOR = 0.7  # a synonym counts less than the word that was typed
 COVERAGE_POWER = 0.25  # how much a row gains by holding more of the question's terms
 # A hit is called weak when its row holds less than this share of the question, by rarity, and less
@@ -1035,6 +1036,11 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
         inside, outside = [row for row in ranked if row in wanted], [row for row in ranked if row not in wanted]
         hits, also = best(ranked, inside, limit), best(ranked, outside, ALSO_HITS)
     else:
+        for each in index.scopes:
+            if each.path.startswith("stacks/"):
+                ranked.update(
+                    (row, (ranked[row][0] * STACK_FACTOR, ranked[row][1])) for row in each.rows if row in ranked
+                )
         inside, outside = list(ranked), []
         found = best(ranked, inside, limit + ALSO_HITS)
         hits, also = found[:limit], found[limit:]

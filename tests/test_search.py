@@ -117,8 +117,19 @@ def test_a_rare_word_outranks_a_common_one(run: Run) -> None:
     assert refs(run("heat charcoal", "--json")[1])[0] == "kitchen/burnt-toast"
 
 
-def test_the_name_outweighs_the_body(run: Run) -> None:
-    assert refs(run("flat", "--json")[1]) == ["garage/flat-tyre", "kitchen/flat-souffle"]
+def test_the_name_outweighs_the_body(data: Path, run: Run) -> None:
+    write_csv(
+        data / "domains" / "tea.csv", [["a", "Tea", "", "With lemon, lemon.", ""], ["b", "Lemon", "", "Sour.", ""]]
+    )
+    assert refs(run("lemon", "--json")[1]) == ["tea/b", "tea/a"]
+
+
+def test_asked_of_everything_a_domain_comes_before_a_stack_that_says_the_same(data: Path, run: Run) -> None:
+    row = ["a", "Lemon", "sour", "Very sour.", "Sugar."]
+    write_csv(data / "domains" / "tea.csv", [row])
+    write_csv(data / "stacks" / "bar.csv", [row])
+    assert refs(run("sour lemon", "--json")[1]) == ["tea/a", "bar/a"]
+    assert refs(run("sour lemon", "--domain", "tea", "--stack", "bar", "--json")[1]) == ["bar/a", "tea/a"]
 
 
 def test_a_row_with_all_the_words_beats_one_that_repeats_a_word(data: Path, run: Run) -> None:
