@@ -66,9 +66,10 @@ PAIR_FACTOR = 0.3  # how much such a pair counts beside its two words
 STACK_FACTOR = 0.85  # asked of everything, what holds in every language comes before what holds in one
 SYNONYM_FACTOR = 0.7  # a synonym counts less than the word that was typed
 COVERAGE_POWER = 0.25  # how much a row gains by holding more of the question's terms
-# A hit is called weak when its row holds less than this share of the question, by rarity, and less
-# than so many words' worth of it: a long question is told with words that no row has.
-WEAK_COVERAGE, WEAK_WORDS = 0.5, 2.0
+# A hit is called weak when its row holds less than this share of the question, and gives less
+# evidence than so many words do that stand in a name or a keyword; a question counts as at least
+# four words, since a single word proves little.
+WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.25, 4
 SHORT_WORD = 5  # up to so many letters `latex` is not taken for `later`
 MIN_WEIGHT = 1  # in thousandths: BM25 gives a term held by most rows of a small collection less than nothing
 
@@ -148,17 +149,21 @@ class Row:
 
 
 class Hit:
-    """A row that holds something of the question: its number, its score, and the share that it holds."""
+    """A row that holds something of the question.
 
-    def __init__(self, number: int, score: float, coverage: float) -> None:
-        self.number, self.score, self.coverage = number, score, coverage
+    Coverage is the share of the question that it holds, strength its score as a share of the best possible.
+    """
+
+    def __init__(self, number: int, score: float, coverage: float, strength: float) -> None:
+        self.number, self.score, self.coverage, self.strength = number, score, coverage, strength
 
 
 class Answer:
     """What is worth saying about a question."""
 
-    def __init__(self, hits: list[Hit], also: list[tuple[str, str]], total: int, weak: bool) -> None:
-        self.hits, self.also, self.total, self.weak = hits, also, total, weak
+    def __init__(self, hits: list[Hit], also: list[tuple[str, str]], total: int) -> None:
+        self.hits, self.also, self.total = hits, also, total
+        self.weak = False  # no hit fits well
         self.corrections: dict[str, str] = {}  # what was typed, and what was searched for instead
         self.unknown: dict[str, list[str]] = {}  # words that no row holds, and words like them
         self.elsewhere: list[str] = []  # scopes that would have matched
@@ -968,8 +973,8 @@ def edits(one: str, other: str, allowed: int) -> int:
 # ---------------------------------------------------------------- ranking
 
 
-def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float]]:
-    """{row: (score, coverage)} for every row that holds a term of the question.
+def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float, float]]:
+    """{row: (score, coverage, strength)} for every row that holds a term of the question.
 
     The score is the sum of the terms' BM25 weights times the coverage: the share of the
     question, terms weighted by rarity, that the row holds. So a row with all of three words
@@ -1005,7 +1010,7 @@ def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float]
     result = {}
     for row, score in scores.items():
         coverage = shares.get(row, 0.0) / whole
-        result[row] = score * coverage**COVERAGE_POWER, coverage
+        result[row] = score * coverage**COVERAGE_POWER, coverage, score / (whole * (K1 + 1))
     return result
 
 
@@ -1018,7 +1023,7 @@ def whole_phrase(index: Index, terms: list[str]) -> dict[int, float]:
     return found
 
 
-def best(ranked: dict[int, tuple[float, float]], rows: list[int], limit: int) -> list[int]:
+def best(ranked: dict[int, tuple[float, float, float]], rows: list[int], limit: int) -> list[int]:
     """The best of the rows, those of equal score by number, which is by reference.
 
     A cut at the last score that counts leaves little to sort.
@@ -1039,18 +1044,15 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
         for each in index.scopes:
             if each.path.startswith("stacks/"):
                 ranked.update(
-                    (row, (ranked[row][0] * STACK_FACTOR, ranked[row][1])) for row in each.rows if row in ranked
+                    (row, (ranked[row][0] * STACK_FACTOR, *ranked[row][1:])) for row in each.rows if row in ranked
                 )
         inside, outside = list(ranked), []
         found = best(ranked, inside, limit + ALSO_HITS)
         hits, also = found[:limit], found[limit:]
-    enough = min(WEAK_COVERAGE, WEAK_WORDS / len(concepts))
-    weak = bool(hits) and max(ranked[row][1] for row in hits) < enough
-    result = Answer(
-        [Hit(row, *ranked[row]) for row in hits],
-        [(index.row(row)[0], index.row(row)[3]) for row in also],
-        len(inside),
-        weak,
+    result = Answer([Hit(row, *ranked[row]) for row in hits], [index.row(row)[::3] for row in also], len(inside))
+    words_asked = max(len(concepts), WEAK_WORDS)
+    result.weak = all(
+        hit.coverage < WEAK_COVERAGE and hit.strength * words_asked < WEAK_EVIDENCE for hit in result.hits
     )
     result.corrections = corrections
     result.unknown = {word: [near[2] for near in nearest(index, word, 2)[:3]] for word in unknown}
