@@ -128,15 +128,21 @@ def mean_of(group: list[retrieval.Question]) -> list[float]:
 
 def test_the_right_row_is_first_and_among_the_first_three_often_enough() -> None:
     first, third, reciprocal, gain = mean_of(REPORTING)
-    assert first >= 0.75
-    assert third >= 0.9
-    assert reciprocal >= 0.8
-    assert gain >= 0.8
+    assert first >= 0.9
+    assert third >= 0.96
+    assert reciprocal >= 0.93
+    assert gain >= 0.91
 
 
 @pytest.mark.parametrize("kind", ["problem", "name", "jargon", "typo"])
 def test_no_kind_of_question_is_left_behind(kind: str) -> None:
-    assert mean_of([question for question in REPORTING if question.kind == kind])[1] >= 0.8
+    assert mean_of([question for question in REPORTING if question.kind == kind])[1] >= 0.94
+
+
+def test_questions_without_scope_find_their_row_among_all() -> None:
+    first, third, *_ = mean_of([question for question in REPORTING if not question.scope])
+    assert first >= 0.8
+    assert third >= 0.93
 
 
 def test_other_engines_on_the_same_rows_find_less() -> None:
@@ -150,7 +156,7 @@ def test_other_engines_on_the_same_rows_find_less() -> None:
 def test_questions_that_cannot_be_answered_are_doubted_and_the_others_hardly_ever() -> None:
     index = search.open_index(search.DATA)
     unanswerable = [question for question in QUESTIONS if question.kind == retrieval.UNANSWERABLE]
-    assert sum(retrieval.is_doubted(index, question) for question in unanswerable) >= 0.8 * len(unanswerable)
+    assert sum(retrieval.is_doubted(index, question) for question in unanswerable) >= 0.75 * len(unanswerable)
     assert sum(retrieval.is_doubted(index, question) for question in REPORTING) <= 0.02 * len(REPORTING)
 
 
