@@ -393,7 +393,7 @@ def csv_files(data: str) -> list[str]:
         found += [folder + "/" + name for name in sorted(names) if name.endswith(".csv")]
     if not found:
         raise DataError(
-            f"no knowledge base in {printable(data)}: expected CSV files in its folders domains/ or stacks/; "
+            f"no knowledge base in {printable(data)!r}: expected CSV files in its folders domains/ or stacks/; "
             "check --data, or reinstall"
         )
     for path in found:
@@ -1405,6 +1405,7 @@ def run(arguments: list[str]) -> tuple[str, int]:
         return run_show(data, index, typed, "--json" in options)
     scope = [resolve_scope(index, "domains", name) for name in options.get("--domain", [])]
     scope += [resolve_scope(index, "stacks", name) for name in options.get("--stack", [])]
+    scope = list(dict.fromkeys(scope))
     query = " ".join(typed)
     found = answer(index, query, scope, limit)
     rows = [load_row(data, index, hit.number) for hit in found.hits]

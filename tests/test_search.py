@@ -168,6 +168,11 @@ def test_several_scopes_give_one_list(run: Run) -> None:
     ]
 
 
+def test_a_scope_named_twice_counts_once(run: Run) -> None:
+    answer = json.loads(run("flat", "--domain", "kitchen", "--domain", "kitchen", "--json")[1])
+    assert answer["scope"] == ["kitchen"]
+
+
 # ---------------------------------------------------------------- understanding
 
 
