@@ -58,7 +58,7 @@ K1, B, EPSILON = 1.5, 0.75, 0.25
 # At zero a word still finds its row but adds nothing to its rank: exceptions, alternatives and
 # code speak of other subjects as often as of their own.
 COLUMN_WEIGHTS = {
-    "Name": 3, "Keywords": 3, "Avoid When": 0, "Trade-offs": 0, "Example": 0, "Good Code": 0, "Bad Code": 0,
+    "Name": 3, "Keywords": 2, "Avoid When": 0, "Trade-offs": 0, "Example": 0, "Good Code": 0, "Bad Code": 0,
 }  # fmt: skip
 UNSEARCHED = ("ID", "Related", "Source", "Verified")  # no question is about references, links and dates
 PAIR_COLUMNS = ("Name", "Keywords")  # their neighbouring words are phrases, and are found as such
@@ -69,7 +69,7 @@ COVERAGE_POWER = 0.25  # how much a row gains by holding more of the question's 
 # A hit is called weak when its row holds less than this share of the question, and gives less
 # evidence than so many words do that stand in a name or a keyword; a question counts as at least
 # four words, since a single word proves little.
-WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.25, 4
+WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.2, 4
 SHORT_WORD = 5  # up to so many letters `latex` is not taken for `later`
 MIN_WEIGHT = 1  # in thousandths: BM25 gives a term held by most rows of a small collection less than nothing
 

@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 import search  # noqa: E402
 from benchmarks import retrieval  # noqa: E402
 
-PLAIN_COLUMNS = {**search.COLUMN_WEIGHTS, "Name": 1, "Keywords": 1}
-LOUD_COLUMNS = {**dict.fromkeys(search.COLUMN_WEIGHTS, 1), "Name": 3, "Keywords": 3}
+PLAIN_COLUMNS = {column: min(weight, 1) for column, weight in search.COLUMN_WEIGHTS.items()}
+LOUD_COLUMNS = {column: max(weight, 1) for column, weight in search.COLUMN_WEIGHTS.items()}
 # What stands in place of which part of search.py.
 STEPS: dict[str, dict[str, object]] = {
     "all steps": {},
@@ -28,6 +28,7 @@ STEPS: dict[str, dict[str, object]] = {
     "without stopwords": {"STOPWORDS": frozenset()},
     "without names with symbols": {"SYMBOLS": ()},
     "Name and Keywords count once": {"COLUMN_WEIGHTS": PLAIN_COLUMNS},
+    "Keywords count three times": {"COLUMN_WEIGHTS": {**search.COLUMN_WEIGHTS, "Keywords": 3}},
     "exceptions, alternatives and code count once": {"COLUMN_WEIGHTS": LOUD_COLUMNS},
     "without synonyms and joined words": {"synonyms_at": lambda index, typed, place: (1, [])},
     "synonyms as good as the typed word": {"SYNONYM_FACTOR": 1.0},
