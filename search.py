@@ -69,7 +69,7 @@ COVERAGE_POWER = 0.25  # how much a row gains by holding more of the question's 
 # A hit is called weak when its row holds less than this share of the question, and gives less
 # evidence than so many words do that stand in a name or a keyword; a question counts as at least
 # four words, since a single word proves little.
-WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.2, 4
+WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.1, 4
 SHORT_WORD = 5  # up to so many letters `latex` is not taken for `later`
 MIN_WEIGHT = 1  # in thousandths: BM25 gives a term held by most rows of a small collection less than nothing
 
