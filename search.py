@@ -36,7 +36,7 @@ from zlib import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a query need not wait for what only type checkers read
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # ---------------------------------------------------------------- constants
 
@@ -698,10 +698,10 @@ class Index:
                 high = start
         return None
 
-    def postings(self, term: str) -> dict[int, float]:
-        """{row: BM25 weight} of the rows that hold a term."""
+    def postings(self, term: str) -> dict[int, int]:
+        """{row: BM25 weight in thousandths} of the rows that hold a term."""
         line = self.find(term)
-        return dict(zip(map(int, line[0].split()), [int(weight) / 1000 for weight in line[1].split()])) if line else {}
+        return dict(zip(map(int, line[0].split()), map(int, line[1].split()))) if line else {}
 
     def light(self, term: str) -> list[int]:
         """The rows that hold a term in columns of no weight only."""
@@ -741,10 +741,10 @@ class Index:
         totals: dict[int, float] = {}
         for token in tokens:
             add(totals, self.postings(token))
-        return {self.row(row)[0]: score for row, score in totals.items()}
+        return {self.row(row)[0]: score / 1000 for row, score in totals.items()}
 
 
-def add(totals: dict[int, float], values: dict[int, float]) -> None:
+def add(totals: dict[int, float], values: Mapping[int, float]) -> None:
     """Add values to totals, row by row."""
     if not totals:
         totals.update(values)
@@ -1008,13 +1008,15 @@ def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float,
         for row, weight in index.postings(pair).items():
             scores[row] = scores.get(row, 0.0) + PAIR_FACTOR * weight
     result = {}
-    for row, score in scores.items():
+    best_possible = whole * (K1 + 1)  # BM25's limit for terms repeated without end
+    for row, thousandths in scores.items():
+        score = thousandths / 1000
         coverage = shares.get(row, 0.0) / whole
-        result[row] = score * coverage**COVERAGE_POWER, coverage, score / (whole * (K1 + 1))
+        result[row] = score * coverage**COVERAGE_POWER, coverage, score / best_possible
     return result
 
 
-def whole_phrase(index: Index, terms: list[str]) -> dict[int, float]:
+def whole_phrase(index: Index, terms: list[str]) -> dict[int, int]:
     """{row: summed weight} of the rows that hold every one of the terms."""
     found = index.postings(terms[0])
     for term in terms[1:]:
