@@ -36,7 +36,7 @@ from zlib import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a query need not wait for what only type checkers read
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # ---------------------------------------------------------------- constants
 
@@ -973,13 +973,36 @@ def edits(one: str, other: str, allowed: int) -> int:
 # ---------------------------------------------------------------- ranking
 
 
-def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float, float]]:
-    """{row: (score, coverage, strength)} for every row that holds a term of the question.
+class Ranking:
+    """How well rows fit a question.
 
-    The score is the sum of the terms' BM25 weights times the coverage: the share of the
-    question, terms weighted by rarity, that the row holds. So a row with all of three words
-    beats one that holds one of them three times.
+    A row's score is the sum of its terms' BM25 weights times a power of its coverage: the share
+    of the question, terms weighted by rarity, that the row holds. So a row with all of three
+    words beats one that holds one of them three times.
     """
+
+    def __init__(self, sums: dict[int, float], shares: dict[int, float], whole: float) -> None:
+        """Take {row: summed weights in thousandths}, {row: rarity held}, and the rarity of the whole question."""
+        self.sums, self.shares, self.whole = sums, shares, whole
+        self.scores = {row: total * (shares.get(row, 0.0) / whole) ** COVERAGE_POWER for row, total in sums.items()}
+
+    def hit(self, row: int) -> Hit:
+        """What is worth saying of one row; BM25's limit for terms repeated without end is rarity times K1 + 1."""
+        strength = self.sums[row] / 1000 / (self.whole * (K1 + 1))
+        return Hit(row, self.scores[row] / 1000, self.shares.get(row, 0.0) / self.whole, strength)
+
+    def best(self, rows: Iterable[int], limit: int) -> list[int]:
+        """The best of the rows, those of equal score by number, which is by reference.
+
+        A cut at the last score that counts leaves little to sort.
+        """
+        scores = {row: self.scores[row] for row in rows}
+        cut = sorted(scores.values(), reverse=True)[:limit]
+        return sorted((row for row in scores if scores[row] >= cut[-1]), key=lambda row: (-scores[row], row))[:limit]
+
+
+def rank(index: Index, concepts: list[Concept]) -> Ranking:
+    """The Ranking of every row that holds a term of the question."""
     scores: dict[int, float] = {}
     shares: dict[int, float] = {}
     whole = 0.0
@@ -1007,13 +1030,7 @@ def rank(index: Index, concepts: list[Concept]) -> dict[int, tuple[float, float,
     for pair in pairs([term for concept in concepts for term in concept.terms]):
         for row, weight in index.postings(pair).items():
             scores[row] = scores.get(row, 0.0) + PAIR_FACTOR * weight
-    result = {}
-    best_possible = whole * (K1 + 1)  # BM25's limit for terms repeated without end
-    for row, thousandths in scores.items():
-        score = thousandths / 1000
-        coverage = shares.get(row, 0.0) / whole
-        result[row] = score * coverage**COVERAGE_POWER, coverage, score / best_possible
-    return result
+    return Ranking(scores, shares, whole)
 
 
 def whole_phrase(index: Index, terms: list[str]) -> dict[int, int]:
@@ -1025,33 +1042,23 @@ def whole_phrase(index: Index, terms: list[str]) -> dict[int, int]:
     return found
 
 
-def best(ranked: dict[int, tuple[float, float, float]], rows: list[int], limit: int) -> list[int]:
-    """The best of the rows, those of equal score by number, which is by reference.
-
-    A cut at the last score that counts leaves little to sort.
-    """
-    cut = sorted((ranked[row][0] for row in rows), reverse=True)[:limit]
-    return sorted((row for row in rows if ranked[row][0] >= cut[-1]), key=lambda row: (-ranked[row][0], row))[:limit]
-
-
 def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DEFAULT_HITS) -> Answer:
     """The best rows for a question, within the scopes named or everywhere, with all that is worth saying of them."""
     concepts, corrections, unknown = understand(index, query)
-    ranked = rank(index, concepts)
+    ranking = rank(index, concepts)
     if scopes:
         wanted = {row for each in index.scopes if each.name in scopes for row in each.rows}
-        inside, outside = [row for row in ranked if row in wanted], [row for row in ranked if row not in wanted]
-        hits, also = best(ranked, inside, limit), best(ranked, outside, ALSO_HITS)
+        inside, outside = ranking.scores.keys() & wanted, ranking.scores.keys() - wanted
+        hits, also = ranking.best(inside, limit), ranking.best(outside, ALSO_HITS)
     else:
         for each in index.scopes:
             if each.path.startswith("stacks/"):
-                ranked.update(
-                    (row, (ranked[row][0] * STACK_FACTOR, *ranked[row][1:])) for row in each.rows if row in ranked
-                )
-        inside, outside = list(ranked), []
-        found = best(ranked, inside, limit + ALSO_HITS)
+                for row in ranking.scores.keys() & each.rows:
+                    ranking.scores[row] *= STACK_FACTOR
+        inside, outside = set(ranking.scores), set()
+        found = ranking.best(inside, limit + ALSO_HITS)
         hits, also = found[:limit], found[limit:]
-    result = Answer([Hit(row, *ranked[row]) for row in hits], [index.row(row)[::3] for row in also], len(inside))
+    result = Answer(list(map(ranking.hit, hits)), [index.row(row)[::3] for row in also], len(inside))
     words_asked = max(len(concepts), WEAK_WORDS)
     result.weak = all(
         hit.coverage < WEAK_COVERAGE and hit.strength * words_asked < WEAK_EVIDENCE for hit in result.hits
