@@ -149,7 +149,7 @@ def render(template: str, filling: dict[str, Callable[[], str]], origin: str) ->
     What fills a placeholder is not looked at again, so a value may hold such marks itself.
     RenderError names every placeholder that nothing fills, with its line.
     """
-    faults = []
+    faults, texts = [], {}
     for number, line in enumerate(template.splitlines(), 1):
         for match in PLACEHOLDER.finditer(line):
             name = match.group(1) or match.group(2)
@@ -157,11 +157,14 @@ def render(template: str, filling: dict[str, Callable[[], str]], origin: str) ->
                 near = difflib.get_close_matches(name.upper(), filling, 1)
                 hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(sorted(filling))
                 faults.append(f"{origin} line {number}: nothing fills {match.group()}: {hint}")
-            elif not filling[name]().strip():
+                continue
+            if name not in texts:
+                texts[name] = filling[name]()
+            if not texts[name].strip():
                 faults.append(f"{origin} line {number}: {match.group()} is empty: expected some text")
     if faults:
         raise RenderError("\n".join(faults))
-    return PLACEHOLDER.sub(lambda match: filling[match.group(1) or match.group(2)](), template)
+    return PLACEHOLDER.sub(lambda match: texts[match.group(1) or match.group(2)], template)
 
 
 def skill_text(script_path: str) -> str:

@@ -1003,7 +1003,7 @@ class Ranking:
 
 def rank(index: Index, concepts: list[Concept]) -> Ranking:
     """The Ranking of every row that holds a term of the question."""
-    scores: dict[int, float] = {}
+    sums: dict[int, float] = {}
     shares: dict[int, float] = {}
     whole = 0.0
     for concept in concepts:
@@ -1025,12 +1025,11 @@ def rank(index: Index, concepts: list[Concept]) -> Ranking:
                 if factor * weight > typed.get(row, 0.0):
                     typed[row] = factor * weight
                     held[row] = max(SYNONYM_FACTOR * value, held.get(row, 0.0))
-        add(scores, typed)
+        add(sums, typed)
         add(shares, held)
     for pair in pairs([term for concept in concepts for term in concept.terms]):
-        for row, weight in index.postings(pair).items():
-            scores[row] = scores.get(row, 0.0) + PAIR_FACTOR * weight
-    return Ranking(scores, shares, whole)
+        add(sums, {row: PAIR_FACTOR * weight for row, weight in index.postings(pair).items()})
+    return Ranking(sums, shares, whole)
 
 
 def whole_phrase(index: Index, terms: list[str]) -> dict[int, int]:
@@ -1058,7 +1057,9 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
         inside, outside = set(ranking.scores), set()
         found = ranking.best(inside, limit + ALSO_HITS)
         hits, also = found[:limit], found[limit:]
-    result = Answer(list(map(ranking.hit, hits)), [index.row(row)[::3] for row in also], len(inside))
+    result = Answer(
+        list(map(ranking.hit, hits)), [(ref, name) for ref, _, _, name in map(index.row, also)], len(inside)
+    )
     words_asked = max(len(concepts), WEAK_WORDS)
     result.weak = all(
         hit.coverage < WEAK_COVERAGE and hit.strength * words_asked < WEAK_EVIDENCE for hit in result.hits
@@ -1213,10 +1214,9 @@ def rule_formats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """A cell has the form that its column asks for."""
     import re  # costs half a bare interpreter start, so no query pays for it
 
-    for column, cell in row.items():
-        pattern, wanted = FORMATS.get(column, ("(?s).*", ""))
-        if not re.fullmatch(pattern, cell):
-            yield column, f"{cell[:60]!r} is not {wanted}"
+    for column, (pattern, wanted) in FORMATS.items():
+        if column in row and not re.fullmatch(pattern, row[column]):
+            yield column, f"{row[column][:60]!r} is not {wanted}"
 
 
 def rule_cells(row: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -1285,13 +1285,13 @@ def check(data: str) -> list[Problem]:
         for record in table.records
     }
     for path, table in tables.items():
-        problems += check_order(data, path, table)
+        problems += check_order(path, table)
         if table.columns in (DOMAIN_COLUMNS, STACK_COLUMNS):
             problems += check_rows(path, table, refs)
     return problems
 
 
-def check_order(data: str, path: str, table: Table) -> Iterator[Problem]:
+def check_order(path: str, table: Table) -> Iterator[Problem]:
     """Yield a Problem where rows are not sorted by their first column, or not as Python's csv module writes them."""
     keys = [record.cells[0] for record in table.records]
     for number, (before, key) in enumerate(zip(keys, keys[1:]), 3):

@@ -214,9 +214,10 @@ def report(half: list[Question], misses: bool) -> None:
         print(f"{what:<34} {len(group):>5}  {len(doubted) / max(1, len(group)):9.3f}")
     if misses:
         print()
+        ask = ours(search.DATA)
         for question, value in own:
             if not value[1]:
-                found = ", ".join(ours(search.DATA)(question.text, question.scope)[:3])
+                found = ", ".join(ask(question.text, question.scope)[:3])
                 print(f"[{question.scope}] {question.text}\n    wanted {', '.join(question.grades)}; found {found}")
 
 
