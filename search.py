@@ -1,27 +1,5 @@
 #!/usr/bin/env python3
-"""Answer a backend question from curated rows, ranked with BM25.
-
-  search.py "order saved but event never published"       best rows of all domains and stacks
-  search.py "charged twice on retry" --domain api         one domain; repeat --domain for several
-  search.py "http client hangs" --stack go -n 1           one stack, the best row only
-  search.py "jwt" --domain security --stack java --brief  a line for each hit
-  search.py "p99 spikes under load" --json                for programs
-  search.py --show messaging/transactional-outbox         whole rows by reference
-  search.py --list                                        domains and stacks, and what each is for
-  search.py --check                                       validate the CSV files
-  search.py --reindex                                     rebuild the index (needs rank-bm25)
-
-options:
-  -d, --domain D   search this domain (repeatable)
-  -s, --stack S    search this stack (repeatable)
-  -n N             how many rows (default 3)
-  --brief          a line for each row
-  --json           JSON, also for --show and --list
-  --data DIR       another knowledge base of the same layout
-  -h, --help       this text
-
-exit status: 0 found, 1 nothing found, 2 wrong usage, 3 data broken or stale
-"""
+"""Answer a backend question from curated rows, ranked with BM25. HELP below says how to ask."""
 
 from __future__ import annotations
 
@@ -30,25 +8,63 @@ import math
 import mmap
 import os
 import sys
-from _csv import Error as CsvError  # csv, argparse and getopt import re, which alone
-from _csv import reader as csv_reader  # costs half a bare interpreter start
+from _csv import reader as csv_reader  # csv, argparse and getopt import re: half a bare interpreter start
 from zlib import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a query need not wait for what only type checkers read
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import ModuleType
+
+__version__ = "1.1.0"
+HELP = """
+Answer a backend question from curated rows, ranked with BM25.
+
+  search.py "order saved but event never published"       best rows of all domains and stacks
+  search.py "charged twice on retry" --domain api         one domain; repeat --domain for several
+  search.py "http client hangs" --stack go -n 1           one stack, the best row only
+  search.py "jwt" --domain security --stack java --brief  a line for each hit
+  search.py -q "jwt expiry" -q "kafka rebalance storm"    several questions in one call
+  search.py - < trace.txt                                 a log or a stack trace as the question
+  search.py "p99 spikes under load" --json                for programs
+  search.py --show messaging/transactional-outbox         whole rows by reference
+  search.py --list                                        domains and stacks, and what each is for
+  search.py --list --domain api                           the references and names of one
+  search.py --check                                       validate the CSV files
+  search.py --reindex                                     rebuild the index (needs rank-bm25)
+
+options:
+  -d, --domain D   search this domain (repeatable)
+  -s, --stack S    search this stack (repeatable)
+  -q QUESTION      one of several questions: its best row, and the next in a line each
+  -n N             how many rows for a question (default 3)
+  --brief          a line for each row
+  --json           JSON, also for --show and --list
+  --data DIR       another knowledge base of the same layout
+  --version        version, day of the newest facts, number of rows
+  -h, --help       this text
+  --               what follows is the question, even with a dash in front
+
+exit status: 0 found, 1 nothing found, 2 wrong usage, 3 data broken or stale, 4 answer not written
+""".strip()
 
 # ---------------------------------------------------------------- constants
 
-FOUND, NOTHING, USAGE, BROKEN = 0, 1, 2, 3  # exit statuses
+FOUND, NOTHING, USAGE, BROKEN, UNWRITTEN = 0, 1, 2, 3, 4  # exit statuses
 
-DATA = os.path.join(os.path.dirname(os.path.realpath(__file__)), "data")
+HERE = os.path.dirname(os.path.realpath(__file__))
+DATA = os.path.join(HERE, "data")
 INDEX_NAME = "index.tsv"
-MEND = 'python3 -m pip install "rank-bm25>=0.2.2,<0.3" && python3 %s --reindex'
+# Files of the data folder that are no scopes: words that mean the same, and what each scope is for.
+TABLES = ("scopes.csv", "synonyms.csv")
 
 DEFAULT_HITS = 3  # about 1,200 tokens of answer
 HIDDEN_COLUMNS = ("Keywords",)  # they are for finding; --show and --json give them too
 ALSO_HITS = 5  # references in the "also relevant" line
+SEVERAL_CHARACTERS = 24_000  # for all of several questions: shells of agents cut longer output
+# Whatever was pasted, an answer repeats so many characters of the question or of a word, and names so
+# many of its words as corrected or unknown.
+ECHO, ECHO_WORD, LISTED = 120, 32, 8
 
 # BM25 (Robertson and Zaragoza 2009, doi:10.1561/1500000019). A larger K1 rewards
 # repetition longer; a larger B punishes long rows more. EPSILON is BM25Okapi's floor
@@ -63,15 +79,25 @@ COLUMN_WEIGHTS = {
 UNSEARCHED = ("ID", "Related", "Source", "Verified")  # no question is about references, links and dates
 PAIR_COLUMNS = ("Name", "Keywords")  # their neighbouring words are phrases, and are found as such
 PAIR_FACTOR = 0.3  # how much such a pair counts beside its two words
-STACK_FACTOR = 0.85  # asked of everything, what holds in every language comes before what holds in one
+# Asked of everything, what holds in every language comes before what holds in one; one that the
+# question names gains as much instead, and others lose it twice.
+STACK_FACTOR = 0.85
 SYNONYM_FACTOR = 0.7  # a synonym counts less than the word that was typed
 COVERAGE_POWER = 0.25  # how much a row gains by holding more of the question's terms
+# A row whose name has more than half of its terms in common with the question gains up to so much.
+NAME_FACTOR, NAME_ROWS, NAME_LIKENESS = 0.5, 8, 0.5
 # A hit is called weak when its row holds less than this share of the question, and gives less
 # evidence than so many words do that stand in a name or a keyword; a question counts as at least
 # four words, since a single word proves little.
 WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.1, 4
-SHORT_WORD = 5  # up to so many letters `latex` is not taken for `later`
+FOREIGN_EVIDENCE = 0.25  # how much more it must show when it has a right word that no row holds
 MIN_WEIGHT = 1  # in thousandths: BM25 gives a term held by most rows of a small collection less than nothing
+
+# A question of more words than these is a paste: its words count once, its unknown words are neither
+# corrected nor counted, and of its known ones the rarest are searched for. So time grows slowly with it.
+PASTE_WORDS, PASTE_START, PASTE_END, PASTE_CONCEPTS = 64, 300, 100, 48
+PASTE_CHARACTERS = 200_000  # of more, the first three quarters and the last are read
+LONG_WORD = 24  # a longer one is a hash or an identifier, which has no endings and no spelling
 
 STOPWORDS = frozenset(
     """a about after all also am an and any are as at be because been before being but by can cannot could
@@ -81,62 +107,6 @@ STOPWORDS = frozenset(
     too under until us use used using very was we were what when where which while who why will with without wont
     would you your""".split()
 )
-
-# What the shipped files are for, words to try, and other names that people type for them. A file
-# that is not named here works all the same and is described by its categories.
-SCOPES = {
-    "architecture": (
-        "System design: styles, decomposition, resilience, deployment, migration",
-        "microservices, event-driven, CQRS, saga, DDD", "arch design patterns system",
-    ),
-    "database": (
-        "Engines, modelling, indexes, transactions, replication, migrations",
-        "PostgreSQL, MongoDB, sharding, replication", "db sql databases postgres storage",
-    ),
-    "security": (
-        "Authentication, authorisation, secrets, OWASP risks, supply chain",
-        "OAuth, JWT, encryption, RBAC, rate-limiting", "auth sec authentication appsec",
-    ),
-    "scaling": (
-        "Capacity, load balancing, autoscaling, overload, tail latency",
-        "horizontal, vertical, caching, CDN, load-balancing", "scale performance scalability perf",
-    ),
-    "api": (
-        "Resources, errors, pagination, versioning, webhooks, contracts",
-        "REST, GraphQL, gRPC, versioning, pagination", "apis rest graphql grpc http",
-    ),
-    "messaging": (
-        "Brokers, delivery, ordering, retries, outbox, event design",
-        "Kafka, RabbitMQ, pub-sub, event-sourcing", "queue queues kafka events streaming mq",
-    ),
-    "caching": (
-        "Placement, expiry, invalidation, HTTP and CDN caches, Redis, Valkey",
-        "Redis, Memcached, CDN, cache-invalidation", "cache redis cdn caches",
-    ),
-    "monitoring": (
-        "Metrics, logs, traces, objectives, alerting, health checks",
-        "logging, tracing, metrics, alerting, APM", "observability o11y logging alerting apm",
-    ),
-    "node": (
-        "Node.js: Express, Fastify, NestJS, async patterns",
-        "Express, Fastify, NestJS, event loop", "nodejs node.js typescript javascript js ts",
-    ),
-    "python": (
-        "Python: FastAPI, Django, async, type hints, Celery",
-        "FastAPI, Django, asyncio, type hints", "py fastapi django",
-    ),
-    "go": ("Go: net/http, Gin, Echo, concurrency, channels", "Gin, Echo, goroutines, channels", "golang"),
-    "java": (
-        "Java: Spring Boot, microservices, JPA, virtual threads",
-        "Spring Boot, JPA, virtual threads", "spring jvm kotlin springboot",
-    ),
-    "rust": ("Rust: Tokio, Axum, Actix, SQLx, memory safety", "Tokio, Actix, Axum, memory safety", "rs"),
-    "dotnet": (
-        ".NET: ASP.NET Core, Entity Framework, hosting",
-        "ASP.NET Core, Entity Framework, async", ".net csharp c# net aspnet asp.net cs",
-    ),
-}  # fmt: skip
-FENCES = {"node": "typescript", "dotnet": "csharp"}  # where the stack's name is not the language's
 
 # ---------------------------------------------------------------- data types
 
@@ -169,50 +139,28 @@ class Answer:
         self.elsewhere: list[str] = []  # scopes that would have matched
 
 
-class Described:
-    """A domain or a stack, for people."""
-
-    def __init__(self, kind: str, name: str, rows: int, about: str, examples: str) -> None:
-        self.kind, self.name, self.rows, self.about, self.examples = kind, name, rows, about, examples
-
-
-class Record:
-    """A CSV record: its cells, its first byte and its bytes in the file, its first line."""
-
-    def __init__(self, cells: list[str], start: int, size: int, line: int) -> None:
-        self.cells, self.start, self.size, self.line = cells, start, size, line
-
-
-class Table:
-    """One CSV as it was read."""
-
-    def __init__(self, columns: list[str], records: list[Record], size: int, crc: str) -> None:
-        self.columns, self.records, self.size, self.checksum = columns, records, size, crc
-
-
 class Scope:
     """One CSV as the index describes it, with the numbers of its rows in the order of all rows."""
 
-    def __init__(self, path: str, size: int, crc: str, rows: range, columns: list[str]) -> None:
-        self.name, self.path, self.size, self.checksum = scope_name(path), path, size, crc
-        self.rows, self.columns = rows, columns
+    def __init__(self, path: str, size: int, crc: str, rows: range, texts: list[str]) -> None:
+        self.name, self.kind = scope_name(path), path.split("/", maxsplit=1)[0][:-1]
+        self.path, self.size, self.checksum, self.rows = path, size, crc, rows
+        self.columns = texts[0].split("|")
+        self.about, self.examples, self.other_names = texts[1:]
 
 
 class Concept:
     """One thing that the question asks for: the terms typed, and other term lists that mean the same."""
 
-    def __init__(self, terms: list[str], alternatives: list[list[str]]) -> None:
-        self.terms, self.alternatives = terms, alternatives
+    def __init__(self, terms: list[str], alternatives: list[list[str]], parts: list[str]) -> None:
+        self.terms, self.alternatives, self.parts = terms, alternatives, parts  # parts: of a compound name
 
 
-class Problem:
-    """What is wrong with one cell of one CSV; row 1 is the header."""
+class Output:
+    """What a run says: text for stdout, the exit status, and a remark for stderr."""
 
-    def __init__(self, path: str, row: int, column: str, message: str) -> None:
-        self.path, self.row, self.column, self.message = path, row, column, message
-
-    def __str__(self) -> str:
-        return f"{self.path} row {self.row}, {self.column}: {self.message}"
+    def __init__(self, text: str, status: int = FOUND, remark: str = "") -> None:
+        self.text, self.status, self.remark = text, status, remark
 
 
 class UsageError(Exception):
@@ -224,19 +172,40 @@ class DataError(Exception):
 
 
 class DamagedIndex(Exception):
-    """The index file is not one that this program wrote, or not all of it."""
+    """The index file is not one that this program wrote, or not all of it, or the CSV files have changed under it."""
 
 
-# ---------------------------------------------------------------- tokenising
+# ---------------------------------------------------------------- words
 
-# Names that punctuation would tear apart, in the order in which they are replaced. What follows
-# one must not be a letter or digit: `.js` is part of Node.js, not of package.json.
-SYMBOLS = (
-    ("c#", "csharp"), ("f#", "fsharp"), ("c++", "cpp"), (".net", " dotnet"), (".js", "js"), ("n+1", "nplus1"),
-    ("pub/sub", "pubsub"), ("i/o", "io"), ("ci/cd", "cicd"), ("http/1", "http1"), ("http/2", "http2"),
-    ("http/3", "http3"),
-)  # fmt: skip
+# Names that punctuation would tear apart. Each is one only as a word of its own: neither java.net nor
+# example.net is about .NET.
+SYMBOLS = {
+    "c#": "csharp", "f#": "fsharp", "c++": "cpp", ".net": "dotnet", "asp.net": "asp dotnet", "ado.net": "ado dotnet",
+    "vb.net": "vb dotnet", "n+1": "nplus1", "pub/sub": "pubsub", "i/o": "io", "ci/cd": "cicd", "http/1": "http1",
+    "http/1.1": "http1.1", "http/2": "http2", "http/3": "http3",
+}  # fmt: skip
 
+# Forms that no rule leads to their word, each line a word and its forms.
+IRREGULAR = {
+    form: word
+    for word, *forms in map(
+        str.split,
+        """alias aliases|analysis analyses|appendix appendices|axis axes|basis bases|bias biases|bus buses
+        child children|consensus consensuses|corpus corpora|crisis crises|criterion criteria|diagnosis diagnoses
+        focus focuses foci
+        index indices|man men|matrix matrices|person people|quantum quanta|radius radii|schema schemata|status statuses
+        stimulus stimuli|synthesis syntheses|thesis theses|vertex vertices|virus viruses|woman women
+        begin began begun|bind bound|break broke broken|build built|buy bought|catch caught|choose chose chosen
+        deal dealt|die dying|draw drew drawn|drive drove driven|fall fell fallen
+        forget forgot forgotten|freeze froze frozen|grow grew grown|hang hung|hide hid hidden
+        hold held|lend lent|lose lost|pay paid
+        rise rose risen|run ran|sell sold|send sent|shake shook shaken|shoot shot
+        shrink shrank shrunk|spend spent|stand stood|steal stole stolen|stick stuck
+        sweep swept|swing swung|throw threw thrown|understand understood
+        wake woke woken|wind wound|write wrote written""".replace("\n", "|").split("|"),
+    )
+    for form in forms
+}
 STEM_2 = {
     "ational": "ate", "tional": "tion", "enci": "ence", "anci": "ance", "izer": "ize", "abli": "able", "alli": "al",
     "entli": "ent", "eli": "e", "ousli": "ous", "ization": "ize", "ation": "ate", "ator": "ate", "alism": "al",
@@ -286,7 +255,8 @@ def stem(word: str) -> str:
     >>> [stem(w) for w in "retries retried sharding authorisation authorization p99 go".split()]
     ['retri', 'retri', 'shard', 'author', 'author', 'p99', 'go']
     """
-    if len(word) < 4 or not word.isalpha() or not word.isascii():
+    word = IRREGULAR.get(word, word)
+    if not 4 <= len(word) <= LONG_WORD or not word.isalpha() or not word.isascii():
         return word
     for ending in BRITISH:
         if word.endswith(ending) and len(word) > len(ending) + 2:
@@ -327,24 +297,74 @@ def stem(word: str) -> str:
     return word
 
 
-def words(text: str) -> list[str]:
-    """The text's words: lower case, without accents, names with symbols kept whole.
+def parts_of(name: str) -> list[str]:
+    """The parts of a compound name, or nothing.
 
-    >>> words("C# and Node.js: pub/sub, gRPC, OAuth2, p99, event-driven, TLS 1.3, N+1")
-    ['csharp', 'and', 'nodejs', 'pubsub', 'grpc', 'oauth2', 'p99', 'event', 'driven', 'tls', '1.3', 'nplus1']
+    >>> [parts_of(name) for name in "maxConnIdleTime HTTPClient RFC9457 TLSv1.3".split()]
+    [['max', 'Conn', 'Idle', 'Time'], ['HTTP', 'Client'], ['RFC', '9457'], ['TLS', '1.3']]
+    >>> [parts_of(name) for name in "PostgreSQL gRPC APIs p99 v1.25 k8s".split()]
+    [[], [], [], [], [], []]
+    """
+    if len(name) > 4 * LONG_WORD or name in SYMBOLS.values():
+        return []
+    letters = name.rstrip("0123456789.")
+    if len(letters) < len(name) and len(letters) > 1 and letters.isalpha():
+        number = name[len(letters) :]
+        if len(letters) > 2 and letters[-1] in "vV":
+            letters = letters[:-1]
+        return [*(parts_of(letters) or [letters]), number]
+    parts, start = [], 0
+    for place in range(1, len(name) if name.isalpha() else 0):
+        before, letter, after = name[place - 1], name[place], name[place + 1 : place + 3]
+        # A capital after a small letter starts a part, and so does the last of several capitals.
+        begins = before.islower() and (after[:1].islower() or name[0].islower())
+        if letter.isupper() and (begins or (before.isupper() and len(after) > 1 and after.islower())):
+            parts.append(name[start:place])
+            start = place
+    return [*parts, name[start:]] if parts and len(parts[0]) > 1 else []
+
+
+def compounds(text: str) -> list[tuple[str, list[str]]]:
+    """The text's words in lower case, without accents, each with the parts of a compound name.
+
+    >>> compounds("C#/.NET 8: DeadLetterQueue, redis8, Node.js, TLS 1.3, N + 1")
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [('csharp', []), ('dotnet', []), ('8', []), ('deadletterqueue', ['dead', 'letter', 'queue']),
+     ('redis8', ['redis', '8']), ('nodejs', []), ('tls', []), ('1.3', []), ('nplus1', [])]
     """
     if not text.isascii():
         import unicodedata  # half a millisecond that few questions need
 
-        decomposed = unicodedata.normalize("NFKD", text)
-        text = "".join(c for c in decomposed if not unicodedata.combining(c))
-    text = text.lower().replace("'", "").replace("\u2019", "")
-    for symbol, name in SYMBOLS:
-        if symbol in text:
-            first, *rest = text.split(symbol)
-            text = first + "".join((symbol if part[:1].isalnum() else name) + part for part in rest)
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+        # Latin letters, which end before U+0370, are words of their own beside another script.
+        text = text.replace("\u2019", "")
+        text = "".join(c + " " * ((c < "\u0370") != (after < "\u0370")) for c, after in zip(text, text[1:] + " "))
+    for sign in "+/":
+        text = sign.join(map(str.strip, text.split(sign)))
+    text = "".join(c if c.isalnum() or c in ".+#/" else " " for c in text.replace("'", ""))
+    found: list[tuple[str, list[str]]] = []
+    for chunk in text.split():
+        found += symbol_words(chunk) or [each for piece in chunk.split("/") for each in dotted_words(piece)]
+    return found
+
+
+def symbol_words(chunk: str) -> list[tuple[str, list[str]]]:
+    """The words of a name with symbols, such as C#, .NET 8 or Node.js; nothing for anything else."""
+    name = chunk.lower().rstrip("./")
+    if name not in SYMBOLS and name.endswith(".js") and name[:-3].isalnum():
+        return [(name[:-3] + "js", [])]
+    letters = name if name in SYMBOLS else name.rstrip("0123456789.")
+    found = [*SYMBOLS.get(letters, "").split(), name[len(letters) :]]
+    return [(word, []) for word in found if word] if letters in SYMBOLS else []
+
+
+def dotted_words(piece: str) -> list[tuple[str, list[str]]]:
+    """The words between dots and signs, in which a number after a dot belongs to a version."""
+    names = symbol_words(piece)
+    if names:
+        return names
     found: list[str] = []
-    for chunk in "".join(c if c.isalnum() or c == "." else " " for c in text).split():
+    for chunk in piece.replace("+", " ").replace("#", " ").split():
         glued = False
         for part in chunk.split("."):
             if glued and part[:1].isdigit():
@@ -352,10 +372,30 @@ def words(text: str) -> list[str]:
             elif part:
                 found.append(part)
             glued = bool(part)
-    return found
+    return [(name.lower(), [part.lower() for part in parts_of(name)]) for name in found]
+
+
+def words(text: str) -> list[str]:
+    """The text's words, compound names followed by their parts.
+
+    >>> words("C# and Node.js: gRPC, OAuth2, p99, event-driven, N + 1")
+    ['csharp', 'and', 'nodejs', 'grpc', 'oauth2', 'oauth', '2', 'p99', 'event', 'driven', 'nplus1']
+    """
+    return [word for name, parts in compounds(text) for word in (name, *parts)]
 
 
 STEMS: dict[str, str] = {}  # stems once computed: the rows repeat their words
+
+
+def terms_of(typed: Iterable[str]) -> list[str]:
+    """The words without stopwords, stemmed."""
+    terms = []
+    for word in typed:
+        if word not in STOPWORDS:
+            if word not in STEMS:
+                STEMS[word] = stem(word)
+            terms.append(STEMS[word])
+    return terms
 
 
 def tokenize(text: str) -> list[str]:
@@ -364,183 +404,7 @@ def tokenize(text: str) -> list[str]:
     >>> tokenize("How do I retry idempotent calls in Go?")
     ['retri', 'idempot', 'call', 'go']
     """
-    terms = []
-    for word in words(text):
-        if word not in STOPWORDS:
-            if word not in STEMS:
-                STEMS[word] = stem(word)
-            terms.append(STEMS[word])
-    return terms
-
-
-# ---------------------------------------------------------------- loading the CSV files
-
-
-def scope_name(path: str) -> str:
-    """`stacks/go.csv` is the scope `go`."""
-    return os.path.basename(path)[:-4]
-
-
-def csv_files(data: str) -> list[str]:
-    """Paths of all CSV files below the data folder, relative and sorted; DataError when there are none."""
-    found: list[str] = []
-    scopes: dict[str, str] = {}
-    for folder in ("domains", "stacks"):
-        try:
-            names = os.listdir(os.path.join(data, folder))
-        except OSError:
-            continue
-        found += [folder + "/" + name for name in sorted(names) if name.endswith(".csv")]
-    if not found:
-        raise DataError(
-            f"no knowledge base in {printable(data)!r}: expected CSV files in its folders domains/ or stacks/; "
-            "check --data, or reinstall"
-        )
-    for path in found:
-        if scopes.setdefault(scope_name(path), path) != path:
-            raise DataError(f"{scopes[scope_name(path)]} and {path} have the same name: rename one")
-    if os.path.exists(os.path.join(data, "synonyms.csv")):
-        found.append("synonyms.csv")
-    return found
-
-
-def read_table(data: str, path: str) -> Table:
-    """One CSV: its columns, and its records with the bytes that each takes.
-
-    Raises DataError naming the file and the line for anything that is not CSV in UTF-8 with
-    LF, and for the first of the file's table_problems.
-    """
-    table = read_csv(data, path)
-    for problem in table_problems(path, table):
-        raise DataError(str(problem))
-    return table
-
-
-def read_csv(data: str, path: str) -> Table:
-    """As read_table, but whatever the header and the rows hold."""
-    try:
-        with open(os.path.join(data, path), "rb") as file:
-            raw = file.read()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): restore it or mend its permissions")
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raise DataError(f"{path} starts with a byte order mark: save it as UTF-8 without BOM")
-    if b"\r" in raw:
-        line = raw[: raw.index(b"\r")].count(b"\n") + 1
-        raise DataError(f"{path} line {line} has a carriage return: save the file with LF line ends")
-    try:
-        lines = raw.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise DataError(f"{path} line {line} is not UTF-8 (byte 0x{raw[error.start]:02x}): save it as UTF-8")
-    lines = [line + "\n" for line in lines[:-1]] + lines[-1:]
-    reader = csv_reader(lines, strict=True)
-    records, start, line = [], 0, 0
-    try:
-        for cells in reader:
-            size = sum(len(text.encode("utf-8")) for text in lines[line : reader.line_num])
-            if cells:
-                records.append(Record(cells, start, size, line + 1))
-            start, line = start + size, reader.line_num
-    except CsvError as error:
-        raise DataError(
-            f"{path} line {line + 1}: the row that starts here is not CSV ({error}): "
-            "look for a quote that is not closed or not doubled"
-        )
-    columns = records.pop(0).cells if records else []
-    return Table(columns, records, len(raw), checksum(raw))
-
-
-def table_problems(path: str, table: Table) -> Iterator[Problem]:
-    """Yield a Problem for each fault that makes a table unusable: its header, its width, its keys."""
-    columns, required = table.columns, ("Term", "Means") if path == "synonyms.csv" else ("ID", "Name")
-    problem = header_problem(path, columns, required)
-    if problem:
-        yield Problem(path, 1, "header", problem)
-        return
-    if not table.records:
-        yield Problem(path, 1, "header", "no row follows it: add one or delete the file")
-    seen: dict[str, int] = {}
-    for number, record in enumerate(table.records, 2):
-        if len(record.cells) != len(columns):
-            counts = f"{len(record.cells)} cells, expected {len(columns)} as in the header"
-            message = f"line {record.line} has {counts}: look for a missing quote or comma"
-            yield Problem(path, number, "all", message)
-            continue
-        for column in required:
-            if not record.cells[columns.index(column)].strip():
-                yield Problem(path, number, column, "is empty: give every row one")
-        key = record.cells[columns.index(required[0])]
-        if key != printable(key):
-            yield Problem(
-                path, number, required[0], f"{printable(key)!r} has blanks or control characters around or in it"
-            )
-        if key in seen:
-            yield Problem(path, number, required[0], f"{printable(key)!r} stands in row {seen[key]} too: rename one")
-        seen[key] = number
-
-
-DOMAIN_COLUMNS = (
-    "ID,Name,Category,Keywords,Problem,Solution,Use When,Avoid When,Trade-offs,Pitfalls,Example,Related,Source,Verified"
-).split(",")
-STACK_COLUMNS = (
-    "ID,Name,Category,Keywords,Problem,Do,Don't,Good Code,Bad Code,Severity,Applies To,Related,Source,Verified"
-).split(",")
-
-
-def header_problem(path: str, columns: list[str], required: tuple[str, ...]) -> str:
-    """What is wrong with a header, or an empty string.
-
-    A header within three columns of the standard one is a slip, not a layout of one's own.
-    """
-    if len(set(columns)) != len(columns):
-        twice = next(column for column in columns if columns.count(column) > 1)
-        return f"column {printable(twice)!r} stands there twice: keep one"
-    odd = [column for column in columns if "|" in column or column != printable(column)]
-    if odd:
-        return f"column {printable(odd[0])!r} has a bar, a control character or blanks around it: take it away"
-    expected = STACK_COLUMNS if path.startswith("stacks/") else DOMAIN_COLUMNS
-    missing = [column for column in expected if column not in columns]
-    extra = [column for column in columns if column not in expected]
-    if path != "synonyms.csv" and 0 < max(len(missing), len(extra)) <= 3:
-        parts = ["lacks " + ", ".join(missing)] if missing else []
-        parts += ["has the unknown " + printable(", ".join(extra))] if extra else []
-        return f"{' and '.join(parts)}: expected {','.join(expected)}"
-    lacking = [column for column in required if column not in columns]
-    return f"lacks {' and '.join(lacking)}: expected at least {','.join(required)}" if lacking else ""
-
-
-# ---------------------------------------------------------------- the index: format and building
-#
-# data/index.tsv holds, for every term, the BM25 weight of each row (eager scoring, as in
-# bm25s: Lù 2024, arXiv:2407.03618). It is text:
-#
-#   backend-index VERSION <tab> bytes of all that follows <tab> its CRC
-#   settings <tab> fingerprint of the tokeniser and the constants
-#   file <tab> path <tab> bytes <tab> CRC <tab> first row <tab> rows <tab> columns, joined by |
-#   ... an empty line, and then the body, sorted by its first field so that bisection finds a line:
-#   !000042 <tab> reference, first byte, bytes and name of row 42
-#   =k8s    <tab> what means the same as this sequence of terms, joined by |
-#   shard   <tab> row numbers <tab> their weights in thousandths, as BM25 gives them, but at least 1
-#           <tab> rows that hold the term in columns of no weight only
-#   ~11     <tab> words of 11 letters, the commonest first, for spelling
-
-VERSION = "backend-index 2"
-
-
-def fingerprint() -> str:
-    """A checksum of all that decides what terms and weights an index holds."""
-    settings = (
-        SYMBOLS, BRITISH, STEM_2, STEM_3, STEM_4, sorted(STOPWORDS), COLUMN_WEIGHTS, UNSEARCHED, PAIR_COLUMNS,
-        K1, B, EPSILON,
-    )  # fmt: skip
-    sample = "Sharding authorisations, retried caches; p99 of 1.3 agreed controlling hopefulness"
-    return checksum(repr((settings, tokenize(sample))).encode("utf-8"))
-
-
-def checksum(raw: bytes) -> str:
-    """The bytes' CRC-32 in eight hexadecimal digits."""
-    return f"{crc32(raw):08x}"
+    return terms_of(words(text))
 
 
 def pairs(terms: list[str]) -> list[str]:
@@ -552,102 +416,73 @@ def pairs(terms: list[str]) -> list[str]:
     return [f"{one} {other}" for one, other in zip(terms, terms[1:])]
 
 
-def row_words(columns: list[str], cells: list[str]) -> set[str]:
-    """All words of a row that can be searched for."""
-    return set(words("\n".join(cell for column, cell in zip(columns, cells) if column not in UNSEARCHED)))
+# ---------------------------------------------------------------- the index
+#
+# data/index.tsv holds, for every term, the BM25 weight of each row (eager scoring, as in
+# bm25s: Lù 2024, arXiv:2407.03618). maintain/build.py makes it. It is text:
+#
+#   backend-index VERSION <tab> bytes of all that follows <tab> its CRC
+#   settings <tab> fingerprint of the tokeniser and the constants <tab> the newest Verified
+#   file <tab> path <tab> bytes <tab> CRC <tab> first row <tab> rows <tab> columns, joined by |
+#        <tab> what it is for <tab> words to try <tab> its other names
+#   ... an empty line, and then the body, sorted by its first field so that bisection finds a line:
+#   !000042 <tab> reference, first byte, bytes and name of row 42
+#   =k8s    <tab> what means the same as this sequence of terms, joined by |
+#   shard   <tab> row numbers <tab> their weights in thousandths, as BM25 gives them, but at least 1
+#           <tab> rows that hold the term in columns of no weight only
+#   ~11     <tab> words of 11 letters, the commonest first, for spelling
+#   ?ra     <tab> ends of right words that start so, though no row holds them: pid, ...
+#
+# Line ends of the index and of the CSV files do not matter: sizes, places and checksums are those
+# of the text with LF.
+
+INDEX_VERSION = "backend-index 3"
 
 
-def row_tokens(columns: list[str], cells: list[str]) -> list[str]:
-    """A row's terms for BM25, each repeated as its column's weight says, and the pairs of its telling columns."""
-    tokens = []
-    for column, cell in zip(columns, cells):
-        if column not in UNSEARCHED:
-            tokens += tokenize(cell) * COLUMN_WEIGHTS.get(column, 1)
-        if column in PAIR_COLUMNS:
-            for phrase in cell.split("; "):
-                tokens += pairs(tokenize(phrase))
-    return tokens
+def fingerprint() -> str:
+    """A checksum of all that decides what terms and weights an index holds."""
+    settings = (
+        SYMBOLS, IRREGULAR, BRITISH, STEM_2, STEM_3, STEM_4, sorted(STOPWORDS), COLUMN_WEIGHTS, UNSEARCHED,
+        PAIR_COLUMNS, K1, B, EPSILON,
+    )  # fmt: skip
+    sample = "Sharding authorisations, retried caches; p99 of 1.3 agreed controlling maxConnIdleTime hopefulness"
+    return checksum(repr((settings, tokenize(sample))).encode("utf-8"))
 
 
-def build_index(data: str) -> bytes:
-    """The index of a data folder, as bytes; DataError when a CSV is broken, ImportError without rank-bm25."""
-    tables = {path: read_table(data, path) for path in csv_files(data)}
-    synonyms = tables.pop("synonyms.csv", None)
-    files: list[tuple[str, Table, int]] = []
-    rows: list[str] = []
-    documents: list[list[str]] = []
-    rows_of: dict[str, list[int]] = {}
-    counts: dict[str, int] = {}
-    for path in sorted(tables, key=scope_name):
-        table = tables[path]
-        files.append((path, table, len(rows)))
-        key, name = table.columns.index("ID"), table.columns.index("Name")
-        for record in sorted(table.records, key=lambda record: record.cells[key]):
-            title = " ".join(record.cells[name].split())
-            rows.append(f"{scope_name(path)}/{record.cells[key]}\t{record.start}\t{record.size}\t{title}")
-            documents.append(row_tokens(table.columns, record.cells))
-            found = row_words(table.columns, record.cells)
-            for term in {*documents[-1], *tokenize(" ".join(found))}:
-                rows_of.setdefault(term, []).append(len(rows) - 1)
-            for word in found:
-                counts[word] = counts.get(word, 0) + 1
-    body = {f"!{number:06}": row for number, row in enumerate(rows)}
-    body.update((f"~{size:02}", " ".join(listed)) for size, listed in vocabulary(counts).items())
-    body.update(posting_lines(documents, rows_of))
-    if synonyms:
-        files.append(("synonyms.csv", Table([], [], synonyms.size, synonyms.checksum), len(rows)))
-        body.update(("=" + term, "|".join(sorted(same))) for term, same in synonym_pairs(synonyms).items())
-    return assemble(files, body)
+def checksum(raw: bytes | mmap.mmap) -> str:
+    """The bytes' CRC-32 in eight hexadecimal digits."""
+    return f"{crc32(raw):08x}"
 
 
-def vocabulary(counts: dict[str, int]) -> dict[int, list[str]]:
-    """{length: words, the commonest first} from how many rows hold each word: what a misspelt word may have meant."""
-    by_length: dict[int, list[str]] = {}
-    for word in sorted(counts, key=lambda word: (-counts[word], word)):
-        if word.isalpha() and word not in STOPWORDS:
-            by_length.setdefault(len(word), []).append(word)
-    return by_length
+def with_lf(raw: bytes) -> bytes:
+    """The bytes with LF line ends, whatever git or an editor made of them."""
+    return raw.replace(b"\r\n", b"\n")
 
 
-def posting_lines(documents: list[list[str]], rows_of: dict[str, list[int]]) -> Iterator[tuple[str, str]]:
-    """Yield (term, posting line) with the weights that rank-bm25 computes for the rows' token lists."""
-    from rank_bm25 import BM25Okapi  # brings NumPy, so only a rebuild pays for it
-
-    if not any(documents):
-        return
-    model = BM25Okapi(documents, k1=K1, b=B, epsilon=EPSILON)
-    for term, rows in rows_of.items():
-        heavy = [row for row in rows if term in model.doc_freqs[row]]
-        scores = model.get_batch_scores([term], heavy) if heavy else []
-        weights = [max(round(float(score) * 1000), MIN_WEIGHT) for score in scores]
-        light = [row for row in rows if term not in model.doc_freqs[row]]
-        yield term, "\t".join(" ".join(map(str, numbers)) for numbers in (heavy, weights, light))
+def scope_name(path: str) -> str:
+    """`stacks/go.csv` is the scope `go`."""
+    return os.path.basename(path)[:-4]
 
 
-def synonym_pairs(table: Table) -> dict[str, set[str]]:
-    """{terms joined by blanks: {terms that mean the same}}, in both directions."""
-    same: dict[str, set[str]] = {}
-    for record in table.records:
-        pair = [record.cells[table.columns.index(column)] for column in ("Term", "Means")]
-        term, means = (" ".join(map(stem, words(cell))) for cell in pair)
-        if term and means and term != means:
-            same.setdefault(term, set()).add(means)
-            same.setdefault(means, set()).add(term)
-    return same
+def csv_files(data: str) -> list[str]:
+    """Paths of all CSV files below the data folder, relative and sorted; DataError when there are none.
 
-
-def assemble(files: list[tuple[str, Table, int]], body: dict[str, str]) -> bytes:
-    """The index file's bytes, from its files (path, table, first row) and its body {key: rest of the line}."""
-    head = f"settings\t{fingerprint()}\n"
-    for path, table, first in files:
-        fields = (path, table.size, table.checksum, first, len(table.records), "|".join(table.columns))
-        head += "\t".join(["file", *map(str, fields)]) + "\n"
-    lines = "".join(f"{key}\t{body[key]}\n" for key in sorted(body, key=str.encode))
-    rest = (head + "\n" + lines).encode("utf-8")
-    return (f"{VERSION}\t{len(rest)}\t{checksum(rest)}\n").encode("ascii") + rest
-
-
-# ---------------------------------------------------------------- the index: reading
+    Editors, office programs and file managers leave files such as `.#x.csv`, `~$x.csv` and `._x.csv`, which
+    are passed over.
+    """
+    found: list[str] = []
+    for folder in ("domains", "stacks"):
+        try:
+            names = os.listdir(os.path.join(data, folder))
+        except (OSError, ValueError):  # a name with a zero byte in it is a ValueError
+            continue
+        found += [folder + "/" + name for name in sorted(names) if name.endswith(".csv") and name[0] not in ".~"]
+    if not found:
+        raise DataError(
+            f"no knowledge base in {printable(data)!r}: expected CSV files in its folders domains/ or stacks/; "
+            "check --data, or reinstall"
+        )
+    return found + [path for path in TABLES if os.path.exists(os.path.join(data, path))]
 
 
 class Index:
@@ -655,6 +490,8 @@ class Index:
 
     def __init__(self, raw: bytes | mmap.mmap) -> None:
         """Take the whole index as bytes or as an mmap; raise DamagedIndex when its header does not fit."""
+        if raw[: raw.find(b"\n")].endswith(b"\r"):
+            raw = with_lf(raw[:])
         self.raw = raw
         head_start, head_end = raw.find(b"\n") + 1, raw.find(b"\n\n") + 1
         try:
@@ -662,28 +499,31 @@ class Index:
             whole = len(raw) == head_start + int(size)
         except ValueError:
             raise DamagedIndex("its first line is not one of ours")
-        if version != VERSION:
-            raise DamagedIndex(f"it has the format {printable(version[:40])!r}, not {VERSION!r}")
+        if version != INDEX_VERSION:
+            raise DamagedIndex(f"it has the format {printable(version[:40])!r}, not {INDEX_VERSION!r}")
         if not whole:
             raise DamagedIndex("it is not whole")
         self.head, self.start = head_start, head_end + 1
-        settings, *files = (line.split("\t") for line in raw[head_start:head_end].decode("utf-8").splitlines())
-        self.settings = settings[1]
-        self.files = [
-            Scope(path, int(size), crc, range(int(first), int(first) + int(count)), columns.split("|"))
-            for _, path, size, crc, first, count, columns in files
-        ]
+        self.lines: dict[str, list[str]] = {}
+        try:
+            settings, *files = (line.split("\t") for line in raw[head_start:head_end].decode("utf-8").splitlines())
+            _, self.settings, self.verified = settings
+            self.files = [
+                Scope(path, int(size), crc, range(int(first), int(first) + int(count)), texts)
+                for _, path, size, crc, first, count, *texts in files
+            ]
+        except ValueError:
+            raise DamagedIndex("its header is not one of ours")
         self.scopes = [scope for scope in self.files if scope.rows]
         self.count = sum(len(scope.rows) for scope in self.scopes)
-        self.lines: dict[str, list[str] | None] = {}
 
-    def find(self, key: str) -> list[str] | None:
-        """The fields of the body line with that key, or None. Lines once found are remembered."""
+    def find(self, key: str) -> list[str]:
+        """The fields of the body line with that key, or none. Lines once found are remembered."""
         if key not in self.lines:
             self.lines[key] = self.bisect(key)
         return self.lines[key]
 
-    def bisect(self, key: str) -> list[str] | None:
+    def bisect(self, key: str) -> list[str]:
         """As find, in the file itself."""
         target, raw = key.encode("utf-8", "replace"), self.raw
         low, high = self.start, len(raw)
@@ -693,10 +533,10 @@ class Index:
             if found == target:
                 return raw[start : raw.find(b"\n", start)].decode("utf-8").split("\t")[1:]
             if found < target:
-                low = raw.find(b"\n", start) + 1
+                low = raw.find(b"\n", start) + 1 or high
             else:
                 high = start
-        return None
+        return []
 
     def postings(self, term: str) -> dict[int, int]:
         """{row: BM25 weight in thousandths} of the rows that hold a term."""
@@ -710,7 +550,7 @@ class Index:
 
     def knows(self, term: str) -> bool:
         """Whether any row holds the term."""
-        return self.find(term) is not None
+        return bool(self.find(term))
 
     def rarity(self, terms: list[str]) -> float:
         """The terms' summed inverse document frequency, never negative (as in Lucene: the 1 in the logarithm)."""
@@ -721,27 +561,26 @@ class Index:
             total += math.log(1 + (self.count - holders + 0.5) / (holders + 0.5))
         return total
 
+    def vocabulary(self, size: int) -> list[str]:
+        """The rows' words of so many letters, the commonest first."""
+        return " ".join(self.find(f"~{size:02}")).split()
+
+    def right(self, word: str) -> bool:
+        """Whether a word is known to be spelt right, though no row holds it."""
+        return stem(word)[2:] in " ".join(self.find("?" + stem(word)[:2])).split(" ")
+
     def row(self, number: int) -> tuple[str, int, int, str]:
         """(reference, first byte, bytes, name) of a row by its number."""
-        fields = self.find(f"!{number:06}")
-        assert fields, f"every row has a line, but {number} has none"
-        ref, start, size, name = fields
+        ref, start, size, name = self.find(f"!{number:06}")
         return ref, int(start), int(size), name
 
-    def numbers(self) -> dict[str, int]:
+    def references(self) -> dict[str, int]:
         """{reference: number} of all rows."""
         return {self.row(number)[0]: number for number in range(self.count)}
 
     def scope_of(self, number: int) -> Scope:
         """The scope that a row number belongs to."""
         return next(scope for scope in self.scopes if number in scope.rows)
-
-    def scores(self, tokens: list[str]) -> dict[str, float]:
-        """{reference: BM25 score} of every row that holds one of the tokens, repeated tokens counting each time."""
-        totals: dict[int, float] = {}
-        for token in tokens:
-            add(totals, self.postings(token))
-        return {self.row(row)[0]: score / 1000 for row, score in totals.items()}
 
 
 def add(totals: dict[int, float], values: Mapping[int, float]) -> None:
@@ -753,24 +592,10 @@ def add(totals: dict[int, float], values: Mapping[int, float]) -> None:
         totals[row] = totals.get(row, 0.0) + value
 
 
-def describe(data: str) -> list[Described]:
-    """What is in a data folder: a Described for each domain and each stack, in the order of their names.
-
-    DataError when the index does not fit the data and cannot be rebuilt.
-    """
-    found = []
-    for scope in open_index(data).scopes:
-        about, examples, _ = SCOPES.get(scope.name, ("", "", ""))
-        if not about and "Category" in scope.columns:
-            place = scope.columns.index("Category")
-            seen = dict.fromkeys(record.cells[place] for record in read_table(data, scope.path).records)
-            about = ", ".join(list(seen)[:8])
-        found.append(Described(scope.path.split("/")[0][:-1], scope.name, len(scope.rows), about, examples))
-    return found
-
-
-def open_index(data: str) -> Index:
+def open_index(data: str, trusted: bool = True) -> Index:
     """The index of a data folder, sure to describe its CSV files as they are now.
+
+    Untrusted, it is compared with them byte by byte, even where the file system says that nothing changed.
 
     A stale or damaged index is rebuilt and replaced, or kept in memory where the folder
     cannot be written. DataError when it cannot be rebuilt.
@@ -781,7 +606,7 @@ def open_index(data: str) -> Index:
         with open(path, "rb") as file:
             index = Index(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         stamp = state_stamp(data, paths)
-        if os.stat(path).st_mtime_ns % 10**9 == stamp and index.settings == fingerprint():
+        if trusted and os.stat(path).st_mtime_ns % 10**9 == stamp and index.settings == fingerprint():
             return index
         reason = stale_reason(data, paths, index)
     except (OSError, ValueError):  # mmap refuses an empty file with ValueError
@@ -829,42 +654,45 @@ def stale_reason(data: str, paths: list[str], index: Index) -> str:
         return path + (" is new" if path in paths else " is gone")
     for path in paths:
         with open(os.path.join(data, path), "rb") as file:
-            if checksum(file.read()) != indexed[path].checksum:
+            if checksum(with_lf(file.read())) != indexed[path].checksum:
                 return path + " has changed"
     return ""
 
 
 def rebuild(data: str, reason: str) -> Index:
-    """A fresh index of the data folder, written where possible; DataError naming the reason without rank-bm25."""
-    try:
-        raw = build_index(data)
-    except ImportError:
-        from shlex import quote  # only for this message
-
-        command = MEND % quote(os.path.abspath(__file__)) + ("" if data == DATA else " --data " + quote(data))
+    """A fresh index of the data folder, written where possible; DataError naming the reason where that cannot be."""
+    if not os.path.isdir(os.path.join(HERE, "maintain")):
         raise DataError(
             f"the index does not fit the data: {reason}.\n"
-            f"It is rebuilt with rank-bm25, which is not installed for this Python. Type:\n  {command}"
+            "This installed copy only answers. In a clone of the project type:\n"
+            f"  python3 search.py --reindex --data {quoted(os.path.abspath(data))}"
         )
-    write_index(data, raw)
+    build = maintain("build")
+    try:
+        raw = build.index_bytes(data)
+    except ImportError:
+        raise DataError(build.how_to_rebuild(data, reason))
+    build.write_index(data, raw)
     return Index(raw)
 
 
-def write_index(data: str, raw: bytes) -> bool:
-    """Replace the index in one step, so that nothing half written is ever seen; returns whether that was possible."""
-    path = os.path.join(data, INDEX_NAME)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(raw)
-        os.replace(temporary, path)
-        return True
-    except OSError:  # a read-only folder, or on Windows an index in use
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
-        return False
+def quoted(text: str) -> str:
+    """The text as one word of a shell's command line."""
+    from shlex import quote  # only for messages
+
+    return quote(text)
+
+
+def maintain(name: str) -> ModuleType:
+    """A module of maintain/, which only writers and packagers need; UsageError where this file came without it."""
+    if not os.path.isdir(os.path.join(HERE, "maintain")):
+        raise UsageError("this installed copy only answers: check and rebuild in a clone of the project, with --data")
+    from importlib import import_module
+
+    sys.modules.setdefault("search", sys.modules[__name__])  # run as a script, this is __main__
+    if HERE not in sys.path:
+        sys.path.insert(0, HERE)
+    return import_module("maintain." + name)
 
 
 # ---------------------------------------------------------------- understanding the question
@@ -877,29 +705,42 @@ def understand(index: Index, query: str) -> tuple[list[Concept], dict[str, str],
     get their synonyms, words torn apart or run together are mended, misspelt ones corrected.
     UsageError when no searchable word is left.
     """
-    typed = words(query)
-    concepts, corrections, unknown = [], {}, []
+    names = compounds(query)
+    paste = len(names) > PASTE_WORDS
+    if paste:
+        names = list(dict(names).items())
+        names = names[:PASTE_START] + names[PASTE_START:][-PASTE_END:]
+    whole = {name: terms_of(parts) for name, parts in names if parts and index.knows(stem(name))}
+    typed = [word for name, parts in names for word in (parts if parts and name not in whole else [name])]
+    concepts: list[Concept] = []
+    corrections: dict[str, str] = {}
+    unknown: list[str] = []
     place = 0
     while place < len(typed):
+        word = typed[place]
         size, alternatives = synonyms_at(index, typed, place)
-        terms = [stem(word) for word in typed[place : place + size] if word not in STOPWORDS]
+        terms = terms_of(typed[place : place + size])
+        parts = whole.get(word, []) if size == 1 else []
         if size == 1 and terms and not alternatives and not index.knows(terms[0]):
-            word = typed[place]
-            used = correct(index, word)
+            used = "" if paste or len(unknown) > LISTED else correct(index, word)
             if used:
                 corrections[word] = used
                 terms = tokenize(used)
             else:
                 unknown.append(word)
+                terms = [] if paste else terms
         if terms or alternatives:
-            concepts.append(Concept(terms, alternatives))
+            concepts.append(Concept(terms, alternatives, parts))
         place += size
-    if not concepts:
+    if len(concepts) > PASTE_CONCEPTS:
+        rarest = sorted((-index.rarity(each.terms), place) for place, each in enumerate(concepts))[:PASTE_CONCEPTS]
+        concepts = [concepts[place] for place in sorted(place for _, place in rarest)]
+    if not concepts and not unknown:
         raise UsageError(
-            f"nothing to search for in {printable(query)!r}: "
+            f"nothing to search for in {shortened(query, ECHO)!r}: "
             "expected a few keywords, such as 'order saved but event never published'"
         )
-    return concepts, corrections, unknown
+    return concepts, corrections, list(dict.fromkeys(unknown))
 
 
 def synonyms_at(index: Index, typed: list[str], place: int) -> tuple[int, list[list[str]]]:
@@ -909,7 +750,7 @@ def synonyms_at(index: Index, typed: list[str], place: int) -> tuple[int, list[l
     """
     for size in (4, 3, 2, 1):
         phrase = typed[place : place + size]
-        line = index.find("=" + " ".join(map(stem, phrase))) if len(phrase) == size else None
+        line = index.find("=" + " ".join(map(stem, phrase))) if len(phrase) == size else []
         if line:
             same = [[term for term in terms.split() if term not in STOPWORDS] for terms in line[0].split("|")]
             return size, [terms for terms in same if terms]
@@ -920,10 +761,9 @@ def synonyms_at(index: Index, typed: list[str], place: int) -> tuple[int, list[l
 
 def correct(index: Index, word: str) -> str:
     """The words of the vocabulary that an unknown word most likely stands for, or an empty string."""
-    if len(word) < 4 or not word.isalpha():
+    if not 4 <= len(word) <= LONG_WORD or not word.isalpha() or index.right(word):
         return ""
-    allowed = 1 if len(word) < 8 else 2
-    near = nearest(index, word, allowed)
+    near = nearest(index, word, 1 if len(word) < 8 else 2)
     if near and near[0][0] == 1:
         return near[0][2]
     for cut in range(3, len(word) - 2):  # two words run together, such as `ratelimit`
@@ -934,15 +774,13 @@ def correct(index: Index, word: str) -> str:
 
 def nearest(index: Index, word: str, allowed: int) -> list[tuple[int, int, str]]:
     """The words of the vocabulary within so many edits: (edits, rank, word), the nearest and commonest first."""
-    # In a short word another letter makes another word: only a letter more, less or out of place is a slip.
-    strange = 2 * allowed if len(word) > SHORT_WORD else 1
     found = []
     for size in range(len(word) - allowed, len(word) + allowed + 1):
-        line = index.find(f"~{size:02}")
-        for rank, known in enumerate(line[0].split() if line else ()):
-            if known[0] == word[0] and len(set(known) ^ set(word)) <= strange:
+        for rank, known in enumerate(index.vocabulary(size)):
+            if len(set(known) ^ set(word)) <= 2 * allowed:
                 distance = edits(word, known, allowed)
-                if distance <= allowed:
+                # Few people get the first letter of a word wrong, and none that and another.
+                if distance <= allowed and (known[0] == word[0] or distance == 1):
                     found.append((distance, rank, known))
     return sorted(found)
 
@@ -1018,9 +856,10 @@ def rank(index: Index, concepts: list[Concept]) -> Ranking:
             for row in index.light(term):
                 typed.setdefault(row, 0.0)
         known = bool(held)
-        for terms in concept.alternatives:
+        for terms in [*concept.alternatives, concept.parts] if concept.parts else concept.alternatives:
             # A rare synonym of a common word means something as common as the word: it counts for no more.
-            factor = SYNONYM_FACTOR * min(1.0, value / index.rarity(terms)) if known else 1.0
+            likeness = 1.0 if terms is concept.parts or not known else SYNONYM_FACTOR
+            factor = likeness * min(1.0, value / index.rarity(terms)) if known else likeness
             for row, weight in whole_phrase(index, terms).items():
                 if factor * weight > typed.get(row, 0.0):
                     typed[row] = factor * weight
@@ -1041,32 +880,50 @@ def whole_phrase(index: Index, terms: list[str]) -> dict[int, int]:
     return found
 
 
+def prefer_names(index: Index, ranking: Ranking, concepts: list[Concept]) -> None:
+    """Raise rows whose name is the question: a whole name beats a mention."""
+    asked = {term for concept in concepts for term in concept.terms}
+    for row in ranking.best(ranking.scores, NAME_ROWS):
+        name = set(tokenize(index.row(row)[3].partition(" (")[0]))
+        # Dice's coefficient (1945, doi:10.2307/1932409): 1 where name and question have the same terms.
+        likeness = 2 * len(asked & name) / (len(asked) + len(name) or 1)
+        if likeness > NAME_LIKENESS:
+            ranking.scores[row] *= 1 + NAME_FACTOR * likeness * likeness
+
+
 def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DEFAULT_HITS) -> Answer:
     """The best rows for a question, within the scopes named or everywhere, with all that is worth saying of them."""
+    if len(query) > PASTE_CHARACTERS:
+        query = query[: PASTE_CHARACTERS * 3 // 4] + " " + query[-PASTE_CHARACTERS // 4 :]
     concepts, corrections, unknown = understand(index, query)
     ranking = rank(index, concepts)
+    prefer_names(index, ranking, concepts)
     if scopes:
         wanted = {row for each in index.scopes if each.name in scopes for row in each.rows}
         inside, outside = ranking.scores.keys() & wanted, ranking.scores.keys() - wanted
         hits, also = ranking.best(inside, limit), ranking.best(outside, ALSO_HITS)
     else:
+        asked = {name for name, _ in compounds(query[:ECHO])}
+        named = [each for each in index.scopes if asked & {name for name in each.other_names.split() if len(name) > 3}]
+        named = [each for each in named if each.kind == "stack"]
         for each in index.scopes:
-            if each.path.startswith("stacks/"):
+            if each.kind == "stack":
+                factor = STACK_FACTOR ** (-1 if each in named else 2 if named else 1)
                 for row in ranking.scores.keys() & each.rows:
-                    ranking.scores[row] *= STACK_FACTOR
+                    ranking.scores[row] *= factor
         inside, outside = set(ranking.scores), set()
         found = ranking.best(inside, limit + ALSO_HITS)
         hits, also = found[:limit], found[limit:]
     result = Answer(
         list(map(ranking.hit, hits)), [(ref, name) for ref, _, _, name in map(index.row, also)], len(inside)
     )
-    words_asked = max(len(concepts), WEAK_WORDS)
-    result.weak = all(
-        hit.coverage < WEAK_COVERAGE and hit.strength * words_asked < WEAK_EVIDENCE for hit in result.hits
-    )
+    foreign = FOREIGN_EVIDENCE if any(map(index.right, unknown)) else 0.0
+    wanted_strength = (WEAK_EVIDENCE + foreign) / max(len(concepts), WEAK_WORDS)
+    result.weak = all(hit.coverage < WEAK_COVERAGE and hit.strength < wanted_strength for hit in result.hits)
     result.corrections = corrections
-    result.unknown = {word: [near[2] for near in nearest(index, word, 2)[:3]] for word in unknown}
+    result.unknown = {word: [] for word in unknown}
     if not hits:
+        result.unknown = {word: [near[2] for near in nearest(index, word, 2)[:3]] for word in unknown[:LISTED]}
         result.elsewhere = sorted({index.scope_of(row).name for row in outside})
     return result
 
@@ -1079,26 +936,26 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
-def read_row(data: str, index: Index, ref: str) -> Row:
-    """The Row behind a reference; UsageError with the nearest references when there is none."""
-    numbers = index.numbers()
-    if ref not in numbers:
-        tail = ref.rpartition("/")[2]
-        near = [known for known in numbers if known.rpartition("/")[2] == tail]
-        near = near or sorted(numbers, key=lambda known: (edits(known, ref, 99), known))[:3]
-        raise UsageError(f"no row {printable(ref)!r}: expected a reference such as {', '.join(near)}")
-    return load_row(data, index, numbers[ref])
+def shortened(text: str, limit: int) -> str:
+    """As printable, cut after so many characters."""
+    return printable(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
 def load_row(data: str, index: Index, number: int) -> Row:
-    """The Row with that number, read from its place in its CSV."""
+    """The Row with that number, read from its place in its CSV; an error when something else stands there."""
     ref, start, size, _ = index.row(number)
     scope = index.scope_of(number)
     with open(os.path.join(data, scope.path), "rb") as file:
-        file.seek(start)
-        text = file.read(size).decode("utf-8")
-    cells = next(csv_reader(io.StringIO(text, newline="")))
-    return Row(ref, dict(zip(scope.columns, cells)))
+        if os.fstat(file.fileno()).st_size == scope.size:
+            file.seek(start)
+            raw = file.read(size)
+        else:  # other line ends
+            raw = with_lf(file.read())[start : start + size]
+    cells = next(csv_reader(io.StringIO(raw.decode("utf-8"), newline="")))
+    fields = dict(zip(scope.columns, cells))
+    if f"{scope.name}/{fields['ID']}" != ref:
+        raise ValueError(f"{scope.path} has changed")
+    return Row(ref, fields)
 
 
 def fenced(code: str, language: str) -> str:
@@ -1112,7 +969,7 @@ def fenced(code: str, language: str) -> str:
 def render_row(row: Row, hidden: Sequence[str] = ()) -> str:
     """A row as Markdown: name, reference, then its fields in column order without the empty and the hidden ones."""
     scope = row.ref.partition("/")[0]
-    parts = ["## " + " ".join(row.fields["Name"].split()), f"`{row.ref}`"]
+    parts = ["## " + one_line(row.fields["Name"]), f"`{row.ref}`"]
     for column, cell in row.fields.items():
         if not cell.strip() or column in ("ID", "Name") or column in hidden:
             continue
@@ -1123,18 +980,21 @@ def render_row(row: Row, hidden: Sequence[str] = ()) -> str:
     return "\n\n".join(parts)
 
 
+def one_line(text: str) -> str:
+    """The text with single blanks for its line ends and runs of blanks."""
+    return " ".join(text.split())
+
+
 def render_brief(row: Row) -> str:
     """A row in one line: name, reference and the first sentence of its first long field."""
-    text = next((row.fields[column] for column in ("Problem", "Solution") if row.fields.get(column)), "")
-    sentence = " ".join(text.split()).partition(". ")[0].rstrip(".") + "."
-    return f"- **{' '.join(row.fields['Name'].split())}** `{row.ref}` {sentence}"
+    text = next((row.fields[column] for column in ("Problem", "Solution", "Do") if row.fields.get(column)), "")
+    sentence = one_line(text).partition(". ")[0].rstrip(".")
+    return f"- **{one_line(row.fields['Name'])}** `{row.ref}`" + (f" {sentence}." if sentence else "")
 
 
 def render_answer(query: str, scope: list[str], found: Answer, rows: list[Row], brief: bool) -> str:
     """The whole answer as Markdown: heading with scope and counts, remarks, the rows, what else is relevant."""
-    where = "in " + ", ".join(scope) if scope else "in all domains and stacks"
-    parts = [f'# {len(rows)} of {found.total} rows {where} for "{printable(query)}"']
-    parts += render_remarks(found)
+    parts = render_heading(query, scope, found, len(rows))
     if brief:
         parts.append("\n".join(map(render_brief, rows)))
     else:
@@ -1144,37 +1004,73 @@ def render_answer(query: str, scope: list[str], found: Answer, rows: list[Row], 
     return "\n\n".join(parts)
 
 
-def render_remarks(found: Answer) -> list[str]:
-    """What the reader must know before trusting the rows, as Markdown quotes."""
-    remarks = [f"> Searched for *{used}* instead of *{typed}*." for typed, used in found.corrections.items()]
+def render_heading(query: str, scope: list[str], found: Answer, shown: int) -> list[str]:
+    """The heading with scope and counts, and what the reader must know before trusting the rows, as quotes."""
+    where = "in " + ", ".join(scope) if scope else "in all domains and stacks"
+    parts = [f'# {shown} of {found.total} rows {where} for "{shortened(query, ECHO)}"']
+    corrections = list(found.corrections.items())[:LISTED]
+    parts += [f"> Searched for *{used}* instead of *{shortened(typed, ECHO_WORD)}*." for typed, used in corrections]
     if found.weak:
-        remarks.append(
+        parts.append(
             "> **Weak match.** No row holds most of this question, so it may not be covered here. "
             "Do not act on these rows without checking that they fit."
         )
     if found.unknown:
-        remarks.append(f"> Not known here: {', '.join(map(printable, found.unknown))}.")
-    return remarks
+        more = f" and {len(found.unknown) - LISTED} more words" if len(found.unknown) > LISTED else ""
+        parts.append(f"> Not known here: {', '.join(listed(found.unknown))}{more}.")
+    return parts
+
+
+def listed(unknown: Iterable[str]) -> list[str]:
+    """The first few unknown words, short."""
+    return [shortened(word, ECHO_WORD) for word in list(unknown)[:LISTED]]
+
+
+def render_one_of_several(
+    query: str, scope: list[str], found: Answer, rows: list[Row], printed: set[str], room: int
+) -> str:
+    """An answer within so many characters: its best row whole, unless it was printed already, the others in a line."""
+    parts = render_heading(query, scope, found, len(rows))
+    rest = [f"- **{one_line(row.fields['Name'])}** `{row.ref}`" for row in rows[1:]]
+    best = render_row(rows[0], HIDDEN_COLUMNS)
+    if rows[0].ref in printed:
+        best = f"- **{one_line(rows[0].fields['Name'])}** `{rows[0].ref}` (printed above)"
+    elif sum(map(len, [*parts, *rest, best])) > room:
+        best = render_brief(rows[0]) + f" Whole: --show {rows[0].ref}"
+    else:
+        printed.add(rows[0].ref)
+    return "\n\n".join([*parts, best, *(["\n".join(rest)] if rest else [])])
 
 
 def render_nothing(query: str, scope: list[str], found: Answer) -> str:
     """What to do when no row holds a word of the question."""
-    lines = [f'Nothing found for "{printable(query)}" {"in " + ", ".join(scope) if scope else "anywhere"}.']
+    lines = [f'Nothing found for "{shortened(query, ECHO)}" {"in " + ", ".join(scope) if scope else "anywhere"}.']
     for word, near in found.unknown.items():
-        lines.append(f"{printable(word)} is not known here{'; nearest: ' + ', '.join(near) if near else ''}.")
+        nearby = "; nearest: " + ", ".join(near) if near else ""
+        lines.append(f"{shortened(word, ECHO_WORD)} is not known here{nearby}.")
     if found.elsewhere:
         lines.append(f"It would match in: {', '.join(found.elsewhere)}.")
     lines.append("Try other keywords, leave out --domain and --stack, or see search.py --list.")
     return "\n".join(lines)
 
 
-def render_json(query: str, scope: list[str], found: Answer, rows: list[Row]) -> str:
+def answer_object(query: str, scope: list[str], found: Answer, rows: list[Row]) -> dict[str, object]:
     """The whole answer for programs."""
-    results = [
-        {"ref": row.ref, "score": round(hit.score, 3), "fields": row.fields} for row, hit in zip(rows, found.hits)
-    ]
-    also = [{"ref": ref, "name": name} for ref, name in found.also]
-    return to_json({"query": query, "scope": scope, "corrections": found.corrections, "results": results, "also": also})
+    return {
+        "version": __version__,
+        "query": query if len(query) <= ECHO else query[: ECHO - 1] + "…",
+        "scope": scope,
+        "total": found.total,
+        "weak": found.weak,
+        "corrections": {typed[:ECHO_WORD]: used for typed, used in list(found.corrections.items())[:LISTED]},
+        "unknown": listed(found.unknown),
+        "results": [
+            {"ref": row.ref, "score": round(hit.score, 3), "coverage": round(hit.coverage, 3), "fields": row.fields}
+            for row, hit in zip(rows, found.hits)
+        ],
+        "also": [{"ref": ref, "name": name} for ref, name in found.also],
+        "playbook": None,
+    }
 
 
 def to_json(value: object) -> str:
@@ -1185,282 +1081,200 @@ def to_json(value: object) -> str:
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
-# ---------------------------------------------------------------- checking
-#
-# A rule takes a row as {column: cell} and yields (column, message). Its docstring is the rule.
-
-PROSE = ("Name", "Problem", "Solution", "Use When", "Avoid When", "Trade-offs", "Pitfalls", "Do", "Don't")
-OPTIONAL = ("Example", "Good Code", "Bad Code", "Verified")
-HOLLOW = ("\u2014", "leverag", "seamless", "robust", "best-in-class", "best practice", "cutting-edge")
-CODE = (r"((?!.*```)[^\n]*(\n(?!.*```)[^\n]*){2,17})?", "3 to 18 lines of bare code, or nothing")
-# What a cell must look like as a whole, and how to say so.
-FORMATS = {
-    "ID": ("[a-z0-9]+(-[a-z0-9]+)*", "a slug such as transactional-outbox"),
-    "Keywords": (r"[^;\s][^;]*(; [^;\s][^;]*){5,14}", "6 to 15 terms, a semicolon and a blank between them"),
-    "Example": (r"(```[a-z0-9+#-]+\n((?!```).*\n)+```)?", "one fenced block that names its language, or nothing"),
-    "Good Code": CODE,
-    "Bad Code": CODE,
-    "Severity": ("critical|high|medium|low", "critical, high, medium or low"),
-    "Related": (
-        r"\S+/\S+(; \S+/\S+){1,4}",
-        "2 to 5 references such as api/webhooks, a semicolon and a blank between them",
-    ),
-    "Source": (r"https://\S+\.\S+(; https://\S+\.\S+)*", "https links, a semicolon and a blank between them"),
-    "Verified": (r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]))?", "a date such as 2026-11-23, or nothing"),
-}
-
-
-def rule_formats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """A cell has the form that its column asks for."""
-    import re  # costs half a bare interpreter start, so no query pays for it
-
-    for column, (pattern, wanted) in FORMATS.items():
-        if column in row and not re.fullmatch(pattern, row[column]):
-            yield column, f"{row[column][:60]!r} is not {wanted}"
-
-
-def rule_cells(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Every cell but examples, code and Verified is filled, without blanks around it, and prose is one line."""
-    for column, cell in row.items():
-        if not cell and column not in OPTIONAL:
-            yield column, "is empty"
-        if cell != cell.strip("\n") or (cell != cell.strip() and not column.endswith("Code")):
-            yield column, "has blanks or line ends around it"
-        if "\n" in cell and column not in OPTIONAL:
-            yield column, "has a line end, expected one paragraph"
-
-
-def rule_repeats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """No keyword and no reference stands twice in a row."""
-    for column in ("Keywords", "Related"):
-        terms = row[column].lower().split("; ")
-        if len(set(terms)) < len(terms):
-            yield column, "names something twice"
-
-
-def rule_code(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Good Code and Bad Code come together."""
-    if bool(row.get("Good Code")) != bool(row.get("Bad Code")):
-        yield "Good Code", "or Bad Code is empty, expected both or neither"
-
-
-def rule_length(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """A row has 110 to 220 words of prose."""
-    count = sum(len(row[column].split()) for column in PROSE if column in row)
-    if not 110 <= count <= 220:
-        yield "all", f"has {count} words of prose, expected 110 to 220"
-
-
-def rule_wording(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Rows are free of marketing words and em dashes."""
-    for column in PROSE:
-        for word in HOLLOW:
-            if word in row.get(column, "").lower():
-                yield column, f"has {word!r}: say what it does instead"
-
-
-RULES = (rule_formats, rule_cells, rule_repeats, rule_code, rule_length, rule_wording)
-
-
-def check(data: str) -> list[Problem]:
-    """Every Problem of a data folder: files that cannot be read, then rows that break a rule.
-
-    The rules for rows hold for files with the standard columns; other files need only be sound.
-    """
-    problems, tables = [], {}
-    for path in csv_files(data):
-        try:
-            tables[path] = read_csv(data, path)
-        except DataError as error:
-            problems.append(Problem(path, 0, "file", str(error)))
-            continue
-        found = list(table_problems(path, tables[path]))
-        problems += found
-        if found:
-            del tables[path]
-    refs = {
-        f"{scope_name(path)}/{record.cells[table.columns.index('ID')]}"
-        for path, table in tables.items()
-        if path != "synonyms.csv"
-        for record in table.records
-    }
-    for path, table in tables.items():
-        problems += check_order(path, table)
-        if table.columns in (DOMAIN_COLUMNS, STACK_COLUMNS):
-            problems += check_rows(path, table, refs)
-    return problems
-
-
-def check_order(path: str, table: Table) -> Iterator[Problem]:
-    """Yield a Problem where rows are not sorted by their first column, or not as Python's csv module writes them."""
-    keys = [record.cells[0] for record in table.records]
-    for number, (before, key) in enumerate(zip(keys, keys[1:]), 3):
-        if key < before:
-            yield Problem(path, number, table.columns[0], f"{key!r} stands after {before!r}: sort the rows")
-    import csv  # only to check
-
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerows([table.columns] + [record.cells for record in table.records])
-    if checksum(buffer.getvalue().encode("utf-8")) != table.checksum:
-        yield Problem(path, 1, "file", "is not as Python's csv module writes it: quote only where needed, LF line ends")
-
-
-def check_rows(path: str, table: Table, refs: set[str]) -> Iterator[Problem]:
-    """Yield a Problem for each rule that a row breaks, and for each file with too few or too many categories."""
-    for number, record in enumerate(table.records, 2):
-        row = dict(zip(table.columns, record.cells))
-        for rule in RULES:
-            for column, message in rule(row):
-                yield Problem(path, number, f"{column} of {row['ID']}", message)
-        for ref in row["Related"].split("; "):
-            if ref not in refs or ref == f"{scope_name(path)}/{row['ID']}":
-                yield Problem(path, number, "Related of " + row["ID"], f"{ref!r} is no other row")
-    categories = {record.cells[table.columns.index("Category")] for record in table.records}
-    if len(categories) > 12:
-        yield Problem(path, 1, "Category", f"{len(categories)} categories, expected at most 12")
-
-
 # ---------------------------------------------------------------- command line
 
-ACTIONS = ("--help", "--show", "--list", "--check", "--reindex")
+ACTIONS = ("--help", "--version", "--show", "--list", "--check", "--reindex")
 SWITCHES = ("--brief", "--json")
-VALUED = ("--domain", "--stack", "-n", "--data")
+VALUED = ("--domain", "--stack", "-q", "-n", "--data")
 SHORT = {"-d": "--domain", "-s": "--stack", "-h": "--help"}
+# Where the stack's name is not the language's.
+FENCES = {"node": "typescript", "dotnet": "csharp"}
 
 
 def parse_arguments(arguments: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     """({option: the values given for it}, the words that are not options) of a command line.
 
-    An option's value follows it or its `=`; after `--` everything is a word. UsageError names
-    the nearest option for an unknown one.
+    An option's value follows it or its `=`, and that of a short option may follow at once; after `--`
+    everything is a word. UsageError names the nearest option for an unknown one.
     """
     options: dict[str, list[str]] = {}
     typed: list[str] = []
-    waiting = list(arguments)
+    waiting = arguments[::-1]
     while waiting:
-        word = waiting.pop(0)
+        word = waiting.pop()
         if word == "--":
-            typed += waiting
+            typed += waiting[::-1]
             break
         name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        if len(word) > 2 and word[0] == "-" != word[1] and SHORT.get(word[:2], word[:2]) in VALUED:
+            name, equals, value = word[:2], "=", word[2:]
         name = SHORT.get(name, name)
         if name in VALUED:
             if not equals and not waiting:
                 raise UsageError(f"{name} needs a value; see search.py --help")
-            options.setdefault(name, []).append(value if equals else waiting.pop(0))
+            options.setdefault(name, []).append(value if equals else waiting.pop())
         elif name in ACTIONS + SWITCHES and not equals:
             options[name] = []
         elif len(word) > 1 and word.startswith("-"):
-            near = min(ACTIONS + SWITCHES + VALUED, key=lambda known: edits(known, name[:40], 99))
-            raise UsageError(f"no option {printable(word)}: nearest is {near}; see search.py --help")
+            distance, near = min((edits(name[:40], each, 2), each) for each in ACTIONS + SWITCHES + VALUED)
+            hint = f"nearest is {near}" if distance <= 2 < len(name) else "a question that starts so follows --"
+            raise UsageError(f"no option {shortened(word, ECHO_WORD)}: {hint}; see search.py --help")
         else:
             typed.append(word)
     return options, typed
 
 
-def hit_count(text: str) -> int:
-    """The value of -n: a whole number from 1."""
-    if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
-        raise UsageError(f"-n {printable(text)}: expected a whole number from 1, such as -n 3")
-    return int(text[:9])
-
-
 def resolve_scope(index: Index, kind: str, name: str) -> str:
     """The scope that a --domain or --stack name means; UsageError with the nearest names when there is none."""
-    known = {scope.name for scope in index.scopes if scope.path.startswith(kind)}
+    known = {scope.name: scope for scope in index.scopes if scope.kind == kind}
     wanted = name.strip().lower()
-    for scope, (*_, others) in SCOPES.items():
-        if wanted in others.split() and scope in known and wanted not in known:
-            return scope
+    if wanted in known:
+        return wanted
+    for scope in known.values():
+        if wanted in scope.other_names.split():
+            return scope.name
     starts = [scope for scope in known if len(wanted) > 2 and scope.startswith(wanted)]
-    if wanted in known or len(starts) == 1:
-        return wanted if wanted in known else starts[0]
-    other = next((scope for scope in index.scopes if scope.name == wanted), None)
-    if other:
-        kind = other.path.split("/")[0][:-1]
-        raise UsageError(f"{wanted!r} is a {kind}: type --{kind} {wanted}")
+    if len(starts) == 1:
+        return starts[0]
+    for scope in index.scopes:
+        if wanted in (scope.name, *scope.other_names.split()):
+            raise UsageError(f"{wanted!r} is a {scope.kind}: type --{scope.kind} {scope.name}")
     near = sorted(known, key=lambda scope: (edits(scope, wanted[:40], 99), scope))
     raise UsageError(
-        f"no {kind[:-1]} {printable(name)!r}: nearest is {near[0] if near else 'none'}; "
+        f"no {kind} {shortened(name, ECHO_WORD)!r}: nearest is {near[0] if near else 'none'}; "
         f"expected one of {', '.join(sorted(known))}"
     )
 
 
-def run(arguments: list[str]) -> tuple[str, int]:
-    """Do what the command line asks for; returns (text for stdout, exit status)."""
+def read_standard_input() -> str:
+    """What is piped in, as a question; bytes that are not UTF-8 are replaced."""
+    if sys.stdin is None:
+        raise UsageError("-: standard input is closed; expected a question there, such as search.py - < trace.txt")
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def run(arguments: list[str]) -> Output:
+    """Do what the command line asks for."""
     options, typed = parse_arguments(arguments)
     actions = [action for action in ACTIONS if action in options]
     action = actions[0] if actions else "search"
     if len(actions) > 1:
         raise UsageError(f"{' and '.join(actions)} at once: expected one of them")
-    if typed and action in ("--list", "--check", "--reindex"):
-        raise UsageError(f"{action} takes no keywords: leave out {printable(' '.join(typed))!r}")
-    limit = hit_count(options.get("-n", [str(DEFAULT_HITS)])[-1])
+    if typed and action not in ("search", "--show"):
+        raise UsageError(f"{action} takes no keywords: leave out {shortened(' '.join(typed), ECHO)!r}")
+    for limit in options.get("-n", []):
+        if not (limit.isascii() and limit.isdecimal() and int(limit[:9]) > 0 and len(limit) < 10):
+            raise UsageError(f"-n {shortened(limit, ECHO_WORD)}: expected a whole number from 1, such as -n 3")
     data = options.get("--data", [DATA])[-1]
     if action == "--help":
-        return __doc__.strip(), FOUND
+        return Output(HELP)
     if action == "--check":
-        return run_check(data)
+        return Output(*maintain("rules").report(data))
     if action == "--reindex":
-        return run_reindex(data)
-    if action == "search" and not "".join(typed).strip():
-        raise UsageError('no question: expected keywords, such as search.py "jwt expiry" --domain security')
+        return Output(maintain("build").reindex(data))
     if action == "--show" and not typed:
         raise UsageError("--show: expected a reference, such as search.py --show messaging/transactional-outbox")
-    if action == "--list":
-        return run_list(data, "--json" in options)
-    index = open_index(data)
+    questions = typed
+    if action == "search":
+        questions = [" ".join(typed)] * bool(typed) + options.get("-q", [])
+        questions = [read_standard_input() if question == "-" else question for question in questions]
+        if not questions or not all(map(str.strip, questions)):
+            raise UsageError('no question: expected keywords, such as search.py "jwt expiry" --domain security')
+    try:
+        return act(action, data, open_index(data), questions, options)
+    except (LookupError, ValueError, OSError, StopIteration):
+        # Files were changed or damaged while they were read: try once more with what is there now.
+        return act(action, data, open_index(data, trusted=False), questions, options)
+
+
+def act(action: str, data: str, index: Index, typed: list[str], options: dict[str, list[str]]) -> Output:
+    """Do what needs an index."""
+    as_json = "--json" in options
+    if action == "--version":
+        verified = index.verified or "no day"
+        return Output(f"backend-architecture {__version__}, facts as of {verified}, {index.count} rows")
     if action == "--show":
-        return run_show(data, index, typed, "--json" in options)
-    scope = [resolve_scope(index, "domains", name) for name in options.get("--domain", [])]
-    scope += [resolve_scope(index, "stacks", name) for name in options.get("--stack", [])]
-    scope = list(dict.fromkeys(scope))
-    query = " ".join(typed)
-    found = answer(index, query, scope, limit)
-    rows = [load_row(data, index, hit.number) for hit in found.hits]
-    if "--json" in options:
-        return render_json(query, scope, found, rows), FOUND if rows else NOTHING
-    if not rows:
-        return render_nothing(query, scope, found), NOTHING
-    return render_answer(query, scope, found, rows, "--brief" in options), FOUND
+        return run_show(data, index, typed, as_json)
+    scopes = [resolve_scope(index, "domain", name) for name in options.get("--domain", [])]
+    scopes += [resolve_scope(index, "stack", name) for name in options.get("--stack", [])]
+    scopes = list(dict.fromkeys(scopes))
+    if action == "--list":
+        return run_list(index, scopes, as_json)
+    limit = int(options.get("-n", [str(DEFAULT_HITS)])[-1])
+    return run_search(data, index, typed, scopes, limit, "--brief" in options, as_json)
 
 
-def run_show(data: str, index: Index, refs: list[str], as_json: bool) -> tuple[str, int]:
-    """Whole rows by reference."""
-    rows = [read_row(data, index, ref) for ref in refs]
+def run_search(
+    data: str, index: Index, questions: list[str], scopes: list[str], limit: int, brief: bool, as_json: bool
+) -> Output:
+    """The answers to the questions."""
+    texts, objects, printed, status = [], [], set[str](), NOTHING
+    for query in questions:
+        found = answer(index, query, scopes, limit)
+        rows = [load_row(data, index, hit.number) for hit in found.hits]
+        status = FOUND if rows else status
+        if as_json:
+            objects.append(answer_object(query, scopes, found, rows))
+        elif not rows:
+            texts.append(render_nothing(query, scopes, found))
+        elif brief or len(questions) == 1:
+            texts.append(render_answer(query, scopes, found, rows, brief))
+        else:
+            room = SEVERAL_CHARACTERS // len(questions)
+            texts.append(render_one_of_several(query, scopes, found, rows, printed, room))
+    return Output(to_json(objects if len(objects) > 1 else objects[0]) if as_json else "\n\n".join(texts), status)
+
+
+def run_show(data: str, index: Index, refs: list[str], as_json: bool) -> Output:
+    """Whole rows by reference, and the nearest references for those that do not exist."""
+    numbers = index.references()
+    rows = [load_row(data, index, numbers[ref]) for ref in refs if ref in numbers]
+    missing = [ref for ref in refs if ref not in numbers]
+    remark = "\n".join(
+        f"no row {shortened(ref, ECHO_WORD)!r}: nearest {', '.join(near_references(ref, numbers))}" for ref in missing
+    )
+    text = "\n\n".join(map(render_row, rows))
     if as_json:
-        return to_json({"results": [{"ref": row.ref, "fields": row.fields} for row in rows]}), FOUND
-    return "\n\n".join(map(render_row, rows)), FOUND
+        text = to_json({"results": [{"ref": row.ref, "fields": row.fields} for row in rows], "missing": missing})
+    return Output(text, NOTHING if missing else FOUND, remark)
 
 
-def run_list(data: str, as_json: bool) -> tuple[str, int]:
-    """Domains and stacks with row counts and what each is for."""
-    listed = describe(data)
+def near_references(ref: str, known: Iterable[str]) -> list[str]:
+    """The three references that share most words with one that does not exist, or else are spelt most like it."""
+    asked = set(tokenize(ref[: 4 * LONG_WORD]))
+
+    def distance(each: str) -> tuple[float, int, str]:
+        held = set(tokenize(each))
+        return -len(asked & held) / (len(asked | held) or 1), edits(each, ref[: 4 * LONG_WORD], 99), each
+
+    return sorted(known, key=distance)[:3]
+
+
+def run_list(index: Index, scopes: list[str], as_json: bool) -> Output:
+    """Domains and stacks with row counts and what each is for; of scopes, their references and names."""
+    if scopes:
+        rows = [index.row(row) for scope in index.scopes if scope.name in scopes for row in scope.rows]
+        if as_json:
+            return Output(to_json([{"ref": ref, "name": name} for ref, _, _, name in rows]))
+        return Output("\n".join(f"{ref}  {name}" for ref, _, _, name in rows))
     if as_json:
-        return to_json([vars(each) for each in listed]), FOUND
+        return Output(to_json([describe(scope) for scope in index.scopes]))
     lines = []
     for kind in ("domain", "stack"):
         lines += ["", kind + "s"] + [
-            f"  {each.name:<14} {each.rows:>4} rows  {each.about}" for each in listed if each.kind == kind
+            f"  {scope.name:<14} {len(scope.rows):>4} rows  {scope.about}"
+            for scope in index.scopes
+            if scope.kind == kind
         ]
-    return "\n".join(lines[1:]), FOUND
+    return Output("\n".join(lines[1:]))
 
 
-def run_check(data: str) -> tuple[str, int]:
-    """Validate the CSV files."""
-    problems = check(data)
-    if problems:
-        return "\n".join(map(str, problems)) + f"\n{len(problems)} problems", BROKEN
-    return f"no problems in {len(csv_files(data))} files", FOUND
-
-
-def run_reindex(data: str) -> tuple[str, int]:
-    """Rebuild the index and write it, or say why not."""
-    index = rebuild(data, "it was to be rebuilt")
-    path = os.path.join(data, INDEX_NAME)
-    if not write_index(data, bytes(index.raw)):
-        raise DataError(f"{printable(path)} cannot be written: mend the folder's permissions")
-    return f"{printable(path)}: {index.count} rows, {len(index.raw)} bytes", FOUND
+def describe(scope: Scope) -> dict[str, object]:
+    """A domain or a stack, for programs."""
+    return {
+        "kind": scope.kind, "name": scope.name, "rows": len(scope.rows), "about": scope.about,
+        "examples": scope.examples,
+    }  # fmt: skip
 
 
 def use_utf8() -> None:
@@ -1470,19 +1284,39 @@ def use_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="replace")
 
 
+def say(text: str) -> None:
+    """Print a remark on stderr, where there is one."""
+    if sys.stderr is not None:
+        print(f"search.py: {text}", file=sys.stderr)
+
+
+def write(output: Output) -> int:
+    """Print an answer; returns the exit status, which is another one when it could not be written."""
+    if output.remark:
+        say(output.remark)
+    try:
+        if sys.stdout is None:
+            raise OSError(0, "standard output is closed")
+        if output.text:
+            print(output.text, flush=True)
+        return output.status
+    except OSError as error:
+        if sys.stdout is not None:  # what is still in the buffer must not fail once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
+            return FOUND
+        say(f"the answer could not be written ({error.strerror}): expected room on the disk and an open output")
+        return UNWRITTEN
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Every error becomes one message on stderr."""
     use_utf8()
     try:
-        text, status = run(sys.argv[1:] if arguments is None else arguments)
-        print(text, flush=True)
-        return status
+        return write(run(sys.argv[1:] if arguments is None else arguments))
     except (UsageError, DataError) as error:
-        print(f"search.py: {error}", file=sys.stderr)
+        say(str(error))
         return USAGE if isinstance(error, UsageError) else BROKEN
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FOUND
     except KeyboardInterrupt:
         return 130
 

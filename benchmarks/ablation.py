@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 import search  # noqa: E402
 from benchmarks import retrieval  # noqa: E402
+from maintain import build  # noqa: E402
 
 PLAIN_COLUMNS = {column: min(weight, 1) for column, weight in search.COLUMN_WEIGHTS.items()}
 LOUD_COLUMNS = {column: max(weight, 1) for column, weight in search.COLUMN_WEIGHTS.items()}
@@ -78,7 +79,7 @@ def main() -> None:
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     for name, parts in STEPS.items():
         with changed(parts):
-            index = search.Index(search.build_index(search.DATA))
+            index = search.Index(build.index_bytes(search.DATA))
             values = [reciprocal_rank(index, tuning, scoped) for scoped in (True, False)]
             values += [retrieval.mean(retrieval.collection(folder)[0])[3] for folder in folders]
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |", flush=True)

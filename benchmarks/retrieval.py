@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import search  # noqa: E402
+from maintain import tables  # noqa: E402
 
 QUESTIONS = ROOT / "tests" / "queries.csv"
 UNANSWERABLE = "none"  # the kind of questions that the knowledge base cannot answer
@@ -96,8 +97,8 @@ def documents(data: str) -> dict[str, str]:
     """{reference: the text of a row, without references, links and dates}."""
     found = {}
     for path in search.csv_files(data):
-        if path != "synonyms.csv":
-            table = search.read_table(data, path)
+        if path not in search.TABLES:
+            table = tables.read_table(data, path)
             wanted = [place for place, column in enumerate(table.columns) if column not in search.UNSEARCHED]
             for record in table.records:
                 ref = f"{search.scope_name(path)}/{record.cells[table.columns.index('ID')]}"

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import search  # noqa: E402
+from maintain import build, tables  # noqa: E402
 
 QUERIES = [
     "order saved but event never published",
@@ -35,14 +36,15 @@ QUERIES = [
 DIRECT = """
 import sys; sys.path.insert(0, sys.argv[1])
 import search
+from maintain import build, tables
 from rank_bm25 import BM25Okapi
 documents, refs = [], []
 for path in search.csv_files(search.DATA):
-    if path != "synonyms.csv":
-        table = search.read_table(search.DATA, path)
+    if path not in search.TABLES:
+        table = tables.read_table(search.DATA, path)
         for record in table.records:
             refs.append(search.scope_name(path) + "/" + record.cells[0])
-            documents.append(search.row_tokens(table.columns, record.cells))
+            documents.append(build.row_tokens(dict(zip(table.columns, record.cells))))
 scores = BM25Okapi(documents).get_scores(search.tokenize(sys.argv[2]))
 for row in sorted(range(len(refs)), key=lambda row: -scores[row])[:3]:
     print(refs[row], scores[row])
@@ -85,10 +87,10 @@ def multiplied(factor: int, folder: Path) -> Path:
     for path in search.csv_files(search.DATA):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path == "synonyms.csv":
+        if path in search.TABLES:
             shutil.copy(Path(search.DATA) / path, target)
             continue
-        table = search.read_table(search.DATA, path)
+        table = tables.read_table(search.DATA, path)
         with open(target, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(table.columns)
@@ -136,7 +138,7 @@ def main() -> None:
         times = -(-1500 // rows)
         data = multiplied(times, Path(folder) / "many")
         start = time.perf_counter()
-        search.build_index(str(data))
+        build.index_bytes(str(data))
         rebuild = (time.perf_counter() - start) * 1500 / (rows * times)
         line("rebuild of the index, scaled to 1,500 rows", rebuild, 3, " s")
         for factor, aim in ((10, 1.3), (100, 2.5)):

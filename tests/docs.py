@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import search
+from maintain import rules
 
 from .conftest import ROOT
 
@@ -33,24 +34,24 @@ def shown(command: str) -> str:
 def scope_table() -> str:
     """The domains and stacks with their row counts, as a Markdown table."""
     lines = ["", "| option | rows | answers |", "|---|---|---|"]
-    for scope in search.describe(search.DATA):
-        lines.append(f"| `--{scope.kind} {scope.name}` | {scope.rows} | {scope.about} |")
+    for scope in search.open_index(search.DATA).scopes:
+        lines.append(f"| `--{scope.kind} {scope.name}` | {len(scope.rows)} | {scope.about} |")
     return "\n".join([*lines, ""])
 
 
 def row_total() -> str:
     """How many rows there are, in a sentence."""
-    scopes = search.describe(search.DATA)
+    scopes = search.open_index(search.DATA).scopes
     kinds = [scope.kind for scope in scopes]
-    rows = sum(scope.rows for scope in scopes)
+    rows = sum(len(scope.rows) for scope in scopes)
     return f"\n{rows} rows in {kinds.count('domain')} domains and {kinds.count('stack')} stacks.\n"
 
 
-def rules() -> str:
+def rule_list() -> str:
     """The rules that --check holds rows to, each the sentence of its function, and the form of each column."""
     lines = [""]
-    for rule in search.RULES:
+    for rule in rules.RULES:
         lines.append(f"- {(rule.__doc__ or '').strip().splitlines()[0]}")
-        if rule is search.rule_formats:
-            lines += [f"  - {column}: {wanted}" for column, (_, wanted) in search.FORMATS.items()]
+        if rule is rules.rule_formats:
+            lines += [f"  - {column}: {wanted}" for column, (_, wanted) in rules.FORMATS.items()]
     return "\n".join([*lines, ""])

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 import search
+from maintain import rules, tables
 
 from . import snippets
 from .conftest import ROOT, write_csv
 
 DATA = ROOT / "data"
-FILES = [path for path in search.csv_files(str(DATA)) if path != "synonyms.csv"]
+FILES = [path for path in search.csv_files(str(DATA)) if path not in search.TABLES]
 
 
 def rows(path: str) -> list[dict[str, str]]:
-    table = search.read_table(str(DATA), path)
+    table = tables.read_table(str(DATA), path)
     return [dict(zip(table.columns, record.cells)) for record in table.records]
 
 
@@ -26,21 +27,23 @@ def rows(path: str) -> list[dict[str, str]]:
 
 
 def test_check_finds_nothing_in_the_shipped_files() -> None:
-    assert [str(problem) for problem in search.check(str(DATA))] == []
+    assert [str(problem) for problem in rules.check(str(DATA))] == []
 
 
 def test_the_files_are_the_domains_and_stacks_that_the_program_describes() -> None:
-    assert {search.scope_name(path) for path in FILES} == set(search.SCOPES)
+    assert {search.scope_name(path) for path in FILES} == set(
+        tables.read_table(str(DATA), "scopes.csv").column("Scope")
+    )
 
 
 @pytest.mark.parametrize("path", FILES)
 def test_each_file_has_the_standard_columns_and_enough_rows(path: str) -> None:
-    table = search.read_table(str(DATA), path)
+    table = tables.read_table(str(DATA), path)
     if path.startswith("domains/"):
-        assert table.columns == search.DOMAIN_COLUMNS
+        assert table.columns == tables.DOMAIN_COLUMNS
         assert len(table.records) >= 25
     else:
-        assert table.columns == search.STACK_COLUMNS
+        assert table.columns == tables.STACK_COLUMNS
         assert len(table.records) >= 15
 
 
@@ -79,7 +82,7 @@ def test_no_problem_is_told_twice() -> None:
 
 
 def test_synonyms_are_many_sorted_and_each_leads_to_a_row() -> None:
-    table = search.read_table(str(DATA), "synonyms.csv")
+    table = tables.read_table(str(DATA), "synonyms.csv")
     pairs = [tuple(record.cells) for record in table.records]
     assert len(pairs) >= 120
     assert pairs == sorted(pairs)
@@ -89,7 +92,7 @@ def test_synonyms_are_many_sorted_and_each_leads_to_a_row() -> None:
 
 
 def test_no_synonym_stands_in_both_directions() -> None:
-    table = search.read_table(str(DATA), "synonyms.csv")
+    table = tables.read_table(str(DATA), "synonyms.csv")
     pairs = {tuple(" ".join(search.words(cell)) for cell in record.cells) for record in table.records}
     assert [pair for pair in pairs if pair[::-1] in pairs] == []
 
@@ -119,7 +122,7 @@ GOOD = {
     "Verified": "2026-11-25",
 }
 GOOD_STACK = {
-    **{name: GOOD[name] for name in search.STACK_COLUMNS if name in GOOD},
+    **{name: GOOD[name] for name in tables.STACK_COLUMNS if name in GOOD},
     "Do": "word " * 50 + "end.",
     "Don't": "Nothing.",
     "Good Code": "a = 1\nb = 2\nc = 3",
@@ -128,47 +131,47 @@ GOOD_STACK = {
     "Applies To": "Python 3.9+",
 }
 BROKEN_ROWS = [
-    (search.rule_formats, {"ID": "A Row"}),
-    (search.rule_formats, {"ID": "a--row"}),
-    (search.rule_cells, {"Solution": ""}),
-    (search.rule_cells, {"Name": " padded "}),
-    (search.rule_cells, {"Problem": "two\nlines"}),
-    (search.rule_formats, {"Keywords": "one; two; three; four; five"}),
-    (search.rule_formats, {"Keywords": "; ".join(f"term {number}" for number in range(16))}),
-    (search.rule_repeats, {"Keywords": "one; two; three; four; five; One"}),
-    (search.rule_formats, {"Keywords": "one;two; three; four; five; six; seven"}),
-    (search.rule_length, {"Solution": "Too short."}),
-    (search.rule_length, {"Solution": "word " * 300}),
-    (search.rule_formats, {"Related": "tea/b-row"}),
-    (search.rule_repeats, {"Related": "tea/b-row; tea/b-row"}),
-    (search.rule_formats, {"Related": "; ".join(f"tea/row-{number}" for number in range(6))}),
-    (search.rule_formats, {"Source": ""}),
-    (search.rule_formats, {"Source": "http://example.org"}),
-    (search.rule_formats, {"Source": "The manual"}),
-    (search.rule_formats, {"Verified": "yesterday"}),
-    (search.rule_formats, {"Verified": "2026-13-01"}),
-    (search.rule_formats, {"Example": "SELECT 1;"}),
-    (search.rule_formats, {"Example": "```\nSELECT 1;\n```"}),
-    (search.rule_wording, {"Solution": "A robust solution."}),
-    (search.rule_wording, {"Problem": "One thing \u2014 another."}),
+    (rules.rule_formats, {"ID": "A Row"}),
+    (rules.rule_formats, {"ID": "a--row"}),
+    (rules.rule_cells, {"Solution": ""}),
+    (rules.rule_cells, {"Name": " padded "}),
+    (rules.rule_cells, {"Problem": "two\nlines"}),
+    (rules.rule_formats, {"Keywords": "one; two; three; four; five"}),
+    (rules.rule_formats, {"Keywords": "; ".join(f"term {number}" for number in range(16))}),
+    (rules.rule_repeats, {"Keywords": "one; two; three; four; five; One"}),
+    (rules.rule_formats, {"Keywords": "one;two; three; four; five; six; seven"}),
+    (rules.rule_length, {"Solution": "Too short."}),
+    (rules.rule_length, {"Solution": "word " * 300}),
+    (rules.rule_formats, {"Related": "tea/b-row"}),
+    (rules.rule_repeats, {"Related": "tea/b-row; tea/b-row"}),
+    (rules.rule_formats, {"Related": "; ".join(f"tea/row-{number}" for number in range(6))}),
+    (rules.rule_formats, {"Source": ""}),
+    (rules.rule_formats, {"Source": "http://example.org"}),
+    (rules.rule_formats, {"Source": "The manual"}),
+    (rules.rule_formats, {"Verified": "yesterday"}),
+    (rules.rule_formats, {"Verified": "2026-13-01"}),
+    (rules.rule_formats, {"Example": "SELECT 1;"}),
+    (rules.rule_formats, {"Example": "```\nSELECT 1;\n```"}),
+    (rules.rule_wording, {"Solution": "A robust solution."}),
+    (rules.rule_wording, {"Problem": "One thing \u2014 another."}),
 ]
 BROKEN_STACK_ROWS = [
-    (search.rule_code, {"Bad Code": ""}),
-    (search.rule_formats, {"Good Code": "a = 1"}),
-    (search.rule_formats, {"Good Code": "\n".join(["a = 1"] * 19)}),
-    (search.rule_formats, {"Good Code": "```\na = 1\n```"}),
-    (search.rule_formats, {"Severity": "severe"}),
+    (rules.rule_code, {"Bad Code": ""}),
+    (rules.rule_formats, {"Good Code": "a = 1"}),
+    (rules.rule_formats, {"Good Code": "\n".join(["a = 1"] * 19)}),
+    (rules.rule_formats, {"Good Code": "```\na = 1\n```"}),
+    (rules.rule_formats, {"Severity": "severe"}),
 ]
 
 
 def test_a_good_row_breaks_no_rule() -> None:
     for row in (GOOD, GOOD_STACK):
         clean = {column: cell.strip() for column, cell in row.items()}
-        assert [fault for rule in search.RULES for fault in rule(clean)] == []
+        assert [fault for rule in rules.RULES for fault in rule(clean)] == []
 
 
 def test_every_rule_has_a_row_that_breaks_it() -> None:
-    assert {rule for rule, _ in BROKEN_ROWS + BROKEN_STACK_ROWS} == set(search.RULES)
+    assert {rule for rule, _ in BROKEN_ROWS + BROKEN_STACK_ROWS} == set(rules.RULES)
 
 
 @pytest.mark.parametrize(("rule", "change"), BROKEN_ROWS)
@@ -205,7 +208,7 @@ def test_check_holds_files_to_the_way_that_pythons_csv_module_writes_them(tmp_pa
     path = tmp_path / "domains" / "tea.csv"
     path.parent.mkdir()
     path.write_text('ID,Name\n"a",Tea\n', encoding="utf-8")
-    assert ["is not as Python" in str(problem) for problem in search.check(str(tmp_path))] == [True]
+    assert ["is not as Python" in str(problem) for problem in rules.check(str(tmp_path))] == [True]
 
 
 def test_check_says_so_when_there_is_no_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import render_skill
 import search
+from maintain import tables
 
 from . import docs
 from .conftest import PLAIN, ROOT
@@ -48,7 +49,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
 
 def test_every_column_is_explained_to_contributors() -> None:
-    for column in {*search.DOMAIN_COLUMNS, *search.STACK_COLUMNS}:
+    for column in {*tables.DOMAIN_COLUMNS, *tables.STACK_COLUMNS}:
         assert column in CONTRIBUTING
 
 

@@ -82,7 +82,8 @@ def test_what_the_skill_names_finds_its_row_first(scope: str, query: str, wanted
 def test_every_example_keyword_is_covered_by_a_golden_question_or_another_row_of_its_own() -> None:
     golden = {(scope, query.lower()) for scope, query, _ in GOLDEN}
     ask = retrieval.ours(search.DATA)
-    for name, (_, keywords, _) in search.SCOPES.items():
+    for scope in search.open_index(search.DATA).scopes:
+        name, keywords = scope.name, scope.examples
         for keyword in keywords.split(", "):
             assert ask(keyword, name)
             if f"domains/{name}.csv" in search.csv_files(search.DATA):
@@ -96,7 +97,7 @@ def test_there_are_enough_questions_of_each_scope_and_kind() -> None:
     scopes = Counter(question.scope for question in ANSWERABLE)
     kinds = Counter(question.kind for question in ANSWERABLE)
     assert len(ANSWERABLE) >= 400
-    assert set(scopes) == {*search.SCOPES, ""}
+    assert set(scopes) == {*(scope.name for scope in search.open_index(search.DATA).scopes), ""}
     assert min(count for scope, count in scopes.items() if scope) >= 20
     assert scopes[""] >= 60
     assert set(kinds) == {"problem", "name", "jargon", "typo"}
@@ -106,7 +107,7 @@ def test_there_are_enough_questions_of_each_scope_and_kind() -> None:
 
 
 def test_every_question_is_asked_once_and_names_one_to_three_rows_of_its_scope() -> None:
-    known = set(search.open_index(search.DATA).numbers())
+    known = set(search.open_index(search.DATA).references())
     assert len({(question.text, question.scope) for question in QUESTIONS}) == len(QUESTIONS)
     for question in ANSWERABLE:
         assert 1 <= len(question.grades) <= 3, question.text

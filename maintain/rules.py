@@ -1,0 +1,148 @@
+"""The rules for rows, and the check that holds a knowledge base to them.
+
+A rule takes a row as {column: cell} and yields (column, message). Its docstring is the rule.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+
+from maintain.tables import DOMAIN_COLUMNS, STACK_COLUMNS, Problem, Table, read_csv, table_problems
+from search import BROKEN, FOUND, TABLES, DataError, checksum, csv_files, scope_name
+
+PROSE = ("Name", "Problem", "Solution", "Use When", "Avoid When", "Trade-offs", "Pitfalls", "Do", "Don't")
+OPTIONAL = ("Example", "Good Code", "Bad Code", "Verified")
+HOLLOW = ("\u2014", "leverag", "seamless", "robust", "best-in-class", "best practice", "cutting-edge")
+CODE = (r"((?!.*```)[^\n]*(\n(?!.*```)[^\n]*){2,17})?", "3 to 18 lines of bare code, or nothing")
+# What a cell must look like as a whole, and how to say so.
+FORMATS = {
+    "ID": ("[a-z0-9]+(-[a-z0-9]+)*", "a slug such as transactional-outbox"),
+    "Keywords": (r"[^;\s][^;]*(; [^;\s][^;]*){5,14}", "6 to 15 terms, a semicolon and a blank between them"),
+    "Example": (r"(```[a-z0-9+#-]+\n((?!```).*\n)+```)?", "one fenced block that names its language, or nothing"),
+    "Good Code": CODE,
+    "Bad Code": CODE,
+    "Severity": ("critical|high|medium|low", "critical, high, medium or low"),
+    "Related": (
+        r"\S+/\S+(; \S+/\S+){1,4}",
+        "2 to 5 references such as api/webhooks, a semicolon and a blank between them",
+    ),
+    "Source": (r"https://\S+\.\S+(; https://\S+\.\S+)*", "https links, a semicolon and a blank between them"),
+    "Verified": (r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]))?", "a date such as 2026-11-23, or nothing"),
+}
+
+
+def rule_formats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """A cell has the form that its column asks for."""
+    for column, (pattern, wanted) in FORMATS.items():
+        if column in row and not re.fullmatch(pattern, row[column]):
+            yield column, f"{row[column][:60]!r} is not {wanted}"
+
+
+def rule_cells(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Every cell but examples, code and Verified is filled, without blanks around it, and prose is one line."""
+    for column, cell in row.items():
+        if not cell and column not in OPTIONAL:
+            yield column, "is empty"
+        if cell != cell.strip("\n") or (cell != cell.strip() and not column.endswith("Code")):
+            yield column, "has blanks or line ends around it"
+        if "\n" in cell and column not in OPTIONAL:
+            yield column, "has a line end, expected one paragraph"
+
+
+def rule_repeats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """No keyword and no reference stands twice in a row."""
+    for column in ("Keywords", "Related"):
+        terms = row[column].lower().split("; ")
+        if len(set(terms)) < len(terms):
+            yield column, "names something twice"
+
+
+def rule_code(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Good Code and Bad Code come together."""
+    if bool(row.get("Good Code")) != bool(row.get("Bad Code")):
+        yield "Good Code", "or Bad Code is empty, expected both or neither"
+
+
+def rule_length(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """A row has 110 to 220 words of prose."""
+    count = sum(len(row[column].split()) for column in PROSE if column in row)
+    if not 110 <= count <= 220:
+        yield "all", f"has {count} words of prose, expected 110 to 220"
+
+
+def rule_wording(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Rows are free of marketing words and em dashes."""
+    for column in PROSE:
+        for word in HOLLOW:
+            if word in row.get(column, "").lower():
+                yield column, f"has {word!r}: say what it does instead"
+
+
+RULES = (rule_formats, rule_cells, rule_repeats, rule_code, rule_length, rule_wording)
+
+
+def check(data: str) -> list[Problem]:
+    """Every Problem of a data folder: files that cannot be read, then rows that break a rule.
+
+    The rules for rows hold for files with the standard columns; other files need only be sound.
+    """
+    problems, tables = [], {}
+    for path in csv_files(data):
+        try:
+            tables[path] = read_csv(data, path)
+        except DataError as error:
+            problems.append(Problem(path, 0, "file", str(error)))
+            continue
+        found = list(table_problems(path, tables[path]))
+        problems += found
+        if found:
+            del tables[path]
+    refs = {
+        f"{scope_name(path)}/{record.cells[table.columns.index('ID')]}"
+        for path, table in tables.items()
+        if path not in TABLES
+        for record in table.records
+    }
+    for path, table in tables.items():
+        problems += check_order(path, table)
+        if table.columns in (DOMAIN_COLUMNS, STACK_COLUMNS):
+            problems += check_rows(path, table, refs)
+    return problems
+
+
+def check_order(path: str, table: Table) -> Iterator[Problem]:
+    """Yield a Problem where rows are not sorted by their first column, or not as Python's csv module writes them."""
+    keys = [record.cells[0] for record in table.records]
+    for number, (before, key) in enumerate(zip(keys, keys[1:]), 3):
+        if key < before:
+            yield Problem(path, number, table.columns[0], f"{key!r} stands after {before!r}: sort the rows")
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows([table.columns] + [record.cells for record in table.records])
+    if checksum(buffer.getvalue().encode("utf-8")) != table.checksum:
+        yield Problem(path, 1, "file", "is not as Python's csv module writes it: quote only where needed, LF line ends")
+
+
+def check_rows(path: str, table: Table, refs: set[str]) -> Iterator[Problem]:
+    """Yield a Problem for each rule that a row breaks, and for each file with too few or too many categories."""
+    for number, record in enumerate(table.records, 2):
+        row = dict(zip(table.columns, record.cells))
+        for rule in RULES:
+            for column, message in rule(row):
+                yield Problem(path, number, f"{column} of {row['ID']}", message)
+        for ref in row["Related"].split("; "):
+            if ref not in refs or ref == f"{scope_name(path)}/{row['ID']}":
+                yield Problem(path, number, "Related of " + row["ID"], f"{ref!r} is no other row")
+    categories = {record.cells[table.columns.index("Category")] for record in table.records}
+    if len(categories) > 12:
+        yield Problem(path, 1, "Category", f"{len(categories)} categories, expected at most 12")
+
+
+def report(data: str) -> tuple[str, int]:
+    """What is wrong with a knowledge base, a line each, and the exit status."""
+    problems = check(data)
+    if problems:
+        return "\n".join(map(str, problems)) + f"\n{len(problems)} problems", BROKEN
+    return f"no problems in {len(csv_files(data))} files", FOUND
