@@ -1,5 +1,26 @@
 #!/usr/bin/env python3
-"""Render the skill file from SKILL.md.tmpl, and install the skill where an agent looks for it.
+"""Render the skill file from SKILL.md.tmpl, and install the skill where an agent looks for it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+if __package__:
+    from backend_architecture import search  # installed
+else:
+    import search  # run as a script
+
+HELP = """Render the skill file from SKILL.md.tmpl, and install the skill where an agent looks for it.
 
   render_skill.py                                  write SKILL.md of this repository
   render_skill.py --check                          say whether SKILL.md is up to date
@@ -11,38 +32,22 @@
 exit status: 0 done, 1 out of date, 2 wrong usage, 3 a template or a folder cannot be used
 """
 
-from __future__ import annotations
-
-import argparse
-import difflib
-import json
-import os
-import re
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
-
-if __package__:
-    from backend_architecture import search  # installed
-else:
-    import search  # run as a script
-
 DONE, OUT_OF_DATE, USAGE, BROKEN = 0, 1, 2, 3  # exit statuses
 
 HERE = Path(__file__).resolve().parent
 TEMPLATE = HERE / "SKILL.md.tmpl"
 AGENTS = HERE / "templates" / "agents"
 PARTIALS = HERE / "templates" / "partials"
-MANIFEST = ".render_skill.json"  # lists what was installed, and marks a folder as ours
+MANIFEST = "installed-files.json"  # lists what was installed, and marks a folder as ours
+OLD_MANIFEST = ".render_skill.json"  # as it was called up to version 1.0.0
+# Index and CSV files are read by byte places, which line ends changed by git would move.
+GIT_ATTRIBUTES = "* -text\n"
 
 NAME = "backend-architecture"  # the Agent Skills specification wants the folder to have the same name
 DESCRIPTION = (
-    "Curated, sourced answers to backend questions: architecture, databases, security, scaling, APIs, messaging, "
-    "caching, monitoring, and Node.js, Python, Go, Java, Rust and .NET. Each names the trap, the default that bites, "
-    "the numbers and the version in which it changed. Use when designing, building, reviewing or repairing a backend: "
-    "choosing a pattern, a store or a broker, writing an API or a service, or explaining a symptom such as duplicate "
-    "charges, lost events, timeouts, 502s, lock waits or memory growth."
+    "Sourced backend answers: the default that bites, the numbers, the version in which it changed. Architecture, "
+    "databases, security, scaling, APIs, messaging, caching, monitoring; Node.js, Python, Go, Java, Rust, .NET. Use "
+    "when designing, building, reviewing or repairing a backend; for lost events, timeouts, locks, double charges."
 )
 COMPATIBILITY = "Needs Python 3.9 or newer; no packages, no network."
 PLACEHOLDER = re.compile(r"<<\s*(\w+)\s*>>|\{\{\s*(\w+)\s*\}\}")
@@ -77,9 +82,9 @@ def agents() -> dict[str, Agent]:
     return found
 
 
-def scopes(kind: str) -> list[search.Described]:
+def scopes(kind: str) -> list[search.Scope]:
     """The domains or the stacks of the shipped data."""
-    return [scope for scope in search.describe(search.DATA) if scope.kind == kind]
+    return [scope for scope in search.open_index(search.DATA).scopes if scope.kind == kind]
 
 
 def names(kind: str, mark: str = "`") -> str:
@@ -192,6 +197,7 @@ def skill_files(script_path: str) -> dict[str, bytes]:
     for path in sorted((HERE / "data").rglob("*")):
         if path.suffix in (".csv", ".tsv"):
             files[path.relative_to(HERE).as_posix()] = path.read_bytes()
+    files[".gitattributes"] = GIT_ATTRIBUTES.encode("utf-8")
     listing = {"made by": "render_skill.py", "files": sorted(files)}
     files[MANIFEST] = (json.dumps(listing, indent=2) + "\n").encode("utf-8")
     return files
@@ -210,40 +216,72 @@ def plan(agent: Agent, into: Path, force: bool) -> Plan:
         )
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise RenderError(f"{folder} is a link or a file: nothing was written. Move it away.")
-    wanted = {folder / name: content for name, content in files.items()}
-    write = {path: content for path, content in wanted.items() if path.is_symlink() or not holds(path, content)}
     gone = [folder / name for name in sorted(set(ours or ()) - set(files)) if (folder / name).is_file()]
+    wanted = {folder / name for name in files}
     there = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     keep = [path for path in there if path not in wanted and path not in gone]
-    return Plan(folder, agent.readers, write, [path for path in wanted if path not in write], gone, keep)
+    own = {path.relative_to(folder).as_posix(): path for path in keep}
+    own = {name: path for name, path in own.items() if re.fullmatch(r"data/(domains|stacks)/[^.~/][^/]*\.csv", name)}
+    if own:
+        files["data/index.tsv"] = index_with(files, own)
+    write = [(folder / name, content) for name, content in files.items() if not holds(folder / name, content)]
+    write.sort(key=lambda each: each[0].name != MANIFEST)  # first, so that an interrupted run can be resumed
+    writes = {path for path, _ in write}
+    return Plan(folder, agent.readers, dict(write), sorted(wanted - writes), gone, keep)
+
+
+def index_with(files: dict[str, bytes], own: dict[str, Path]) -> bytes:
+    """The index over the skill's files and the user's own; RenderError where those cannot be used."""
+    build = search.maintain("build")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in [*files.items(), *((name, path.read_bytes()) for name, path in own.items())]:
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        data = str(Path(folder, "data"))
+        try:
+            raw: bytes = build.index_bytes(data)
+        except ImportError:  # the same weights without rank-bm25
+            raw = build.index_bytes(data, build.plain_scores)
+        except search.DataError as error:
+            raise RenderError(f"{error}\nThe index over your own {', '.join(own)} was not made; nothing was written.")
+    return raw
 
 
 def installed_files(folder: Path) -> list[str] | None:
     """What a former run put into the folder, as its manifest says; None when there was none."""
-    try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        # A path that leads out of the folder is not one that was written there.
-        return [name for name in listed if ".." not in Path(name).parts and not Path(name).is_absolute()]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    for manifest in (MANIFEST, OLD_MANIFEST):
+        try:
+            listed = json.loads((folder / manifest).read_text(encoding="utf-8"))["files"]
+            # A path that leads out of the folder is not one that was written there.
+            inside = [name for name in listed if ".." not in Path(name).parts and not Path(name).is_absolute()]
+            return [*inside, manifest]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def holds(path: Path, content: bytes) -> bool:
-    """Whether the file is there with that content."""
+    """Whether a real file is there with that content."""
     try:
-        return path.read_bytes() == content
+        return not path.is_symlink() and path.read_bytes() == content
     except OSError:
         return False
 
 
 def carry_out(plans: list[Plan]) -> None:
-    """Write and remove what the plans say, each file in one step."""
+    """Write and remove what the plans say, each file in one step; RenderError naming what could not be written."""
     for each in plans:
         for path, content in each.write.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(path.name + ".tmp")
-            temporary.write_bytes(content)
-            temporary.replace(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(content)
+                temporary.replace(path)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise RenderError(f"{path} cannot be written ({error.strerror}): mend that and type the same again")
         for path in each.remove:
             path.unlink()
 
@@ -307,10 +345,17 @@ def install(options: argparse.Namespace) -> tuple[str, int]:
     into = Path(options.into)
     if not into.is_dir():
         raise RenderError(f"no folder {search.printable(options.into)}: expected the root of a project", USAGE)
-    plans = [plan(agent, into, options.force) for agent in chosen(options.agent)]
+    plans, linked = [], []
+    seen: dict[Path, Agent] = {}
+    for agent in chosen(options.agent):
+        first = seen.setdefault((into / agent.folder).resolve(), agent)
+        if first is agent:
+            plans.append(plan(agent, into, options.force))
+        else:
+            linked.append(f"note: {agent.folder} is the same folder as {first.folder} (a link): installed once")
     if not options.dry_run:
         carry_out(plans)
-    return report(plans, options.dry_run), DONE
+    return "\n".join([report(plans, options.dry_run), *linked]), DONE
 
 
 def agent_list() -> str:
@@ -324,7 +369,7 @@ def agent_list() -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line's parser."""
-    intro, _, ending = (__doc__ or "").partition("\nexit status")
+    intro, _, ending = HELP.partition("\nexit status")
     result = argparse.ArgumentParser(
         prog="render_skill.py", description=intro, epilog="exit status" + ending, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1116,8 +1116,8 @@ def parse_arguments(arguments: list[str]) -> tuple[dict[str, list[str]], list[st
         elif name in ACTIONS + SWITCHES and not equals:
             options[name] = []
         elif len(word) > 1 and word.startswith("-"):
-            distance, near = min((edits(name[:40], each, 2), each) for each in ACTIONS + SWITCHES + VALUED)
-            hint = f"nearest is {near}" if distance <= 2 < len(name) else "a question that starts so follows --"
+            distance, near = min((edits(name[:40], each, 1), each) for each in ACTIONS + SWITCHES + VALUED)
+            hint = f"nearest is {near}" if distance <= 1 < len(name) - 1 else "a question that starts so follows --"
             raise UsageError(f"no option {shortened(word, ECHO_WORD)}: {hint}; see search.py --help")
         else:
             typed.append(word)

@@ -8,8 +8,7 @@ one of four ways, of which each is drawn equally often: a letter is dropped, a l
 swapped, or a letter is wrong, which in half of the cases is a neighbour on a QWERTY keyboard and any other letter
 in the other half. The place is any of the word's, the first letter too. Of the words of eight letters and more a fifth
 get a second error of one of the four kinds, which `kind` names after a plus sign and which neither mends the first nor
-makes one error with it. What comes out is no word that any
-cell of data/ holds, and has no stem that one of these has.
+makes one error with it. What comes out is no word that a cell of data/ holds, and has no stem of such a word.
 
 Every line was then read by itself, and REJECTED names those that were left out, and why. When data/ has changed, read
 what is new before taking it.
@@ -41,7 +40,7 @@ COMMON_WEIGHT = 3  # of a word of the commonest half, where another has 1
 SECOND_ERROR, SECOND_FROM = 0.2, 8  # the share of words of so many letters and more that get a second error
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-# Keys that touch a key: left, right, and the two above and below it.
+# The keys that touch a key.
 NEIGHBOURS = {
     "q": "wa", "w": "qeas", "e": "wrsd", "r": "etdf", "t": "ryfg", "y": "tugh", "u": "yihj", "i": "uojk", "o": "ipkl",
     "p": "ol", "a": "qwsz", "s": "adwezx", "d": "sferxc", "f": "dgrtcv", "g": "fhtyvb", "h": "gjyubn", "j": "hkuinm",
