@@ -63,8 +63,8 @@ HIDDEN_COLUMNS = ("Keywords",)  # they are for finding; --show and --json give t
 ALSO_HITS = 5  # references in the "also relevant" line
 SEVERAL_CHARACTERS = 24_000  # for all of several questions: shells of agents cut longer output
 # Whatever was pasted, an answer repeats so many characters of the question or of a word, and names so
-# many of its words as corrected or unknown.
-ECHO, ECHO_WORD, LISTED = 120, 32, 8
+# many of its words as corrected or unknown; of fewer, where nothing was found, the nearest.
+ECHO, ECHO_WORD, LISTED, NEAR_WORDS = 120, 32, 8, 3
 
 # BM25 (Robertson and Zaragoza 2009, doi:10.1561/1500000019). A larger K1 rewards
 # repetition longer; a larger B punishes long rows more. EPSILON is BM25Okapi's floor
@@ -95,7 +95,7 @@ MIN_WEIGHT = 1  # in thousandths: BM25 gives a term held by most rows of a small
 
 # A question of more words than these is a paste: its words count once, its unknown words are neither
 # corrected nor counted, and of its known ones the rarest are searched for. So time grows slowly with it.
-PASTE_WORDS, PASTE_START, PASTE_END, PASTE_CONCEPTS = 64, 300, 100, 48
+PASTE_WORDS, PASTE_START, PASTE_END, PASTE_CONCEPTS = 64, 150, 50, 48
 PASTE_CHARACTERS = 200_000  # of more, the first three quarters and the last are read
 LONG_WORD = 24  # a longer one is a hash or an identifier, which has no endings and no spelling
 
@@ -923,7 +923,7 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
     result.corrections = corrections
     result.unknown = {word: [] for word in unknown}
     if not hits:
-        result.unknown = {word: [near[2] for near in nearest(index, word, 2)[:3]] for word in unknown[:LISTED]}
+        result.unknown = {word: [near[2] for near in nearest(index, word, 2)[:3]] for word in unknown[:NEAR_WORDS]}
         result.elsewhere = sorted({index.scope_of(row).name for row in outside})
     return result
 

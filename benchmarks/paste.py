@@ -27,8 +27,8 @@ def made_of(lines: list[str], size: int) -> str:
 
 
 LOG = [
-    f"2026-11-28T21:{minute:02}:07Z ERROR pool-{minute} HikariPool-1 - Connection is not available, request timed out after "
-    f"{CHANCE.randrange(10**5)}ms trace={CHANCE.randrange(16**16):x}"
+    f"2026-11-28T21:{minute:02}:07Z ERROR pool-{minute} HikariPool-1 - Connection is not available, request timed "
+    f"out after {CHANCE.randrange(10**5)}ms trace={CHANCE.randrange(16**16):x}"
     for minute in range(60)
 ]
 TRACE = [

@@ -82,7 +82,8 @@ def fault(arguments: list[str], stdin: bytes = b"") -> str:
         return f"status {status}"
     if not all(c.isprintable() or c == "\n" for c in text):
         return "control characters"
-    if "--json" in arguments and status == search.FOUND and not {"--help", "--version", "--check"} & set(arguments):
+    options = search.parse_arguments(arguments)[0] if status == search.FOUND else {}
+    if "--json" in options and not {"--help", "--version", "--check"} & options.keys():
         json.loads(out.text())
     return ""
 
