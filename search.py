@@ -27,9 +27,10 @@ Answer a backend question from curated rows, ranked with BM25.
   search.py -q "jwt expiry" -q "kafka rebalance storm"    several questions in one call
   search.py - < trace.txt                                 a log or a stack trace as the question
   search.py "p99 spikes under load" --json                for programs
-  search.py --show messaging/transactional-outbox         whole rows by reference
-  search.py --list                                        domains and stacks, and what each is for
-  search.py --list --domain api                           the references and names of one
+  search.py --playbook "add a column to a huge table"     a task from end to end
+  search.py --show messaging/transactional-outbox         whole rows, playbooks and recipes by reference
+  search.py --list                                        what is there, and what each part is for
+  search.py --list api change recipe                      the references and names of some
   search.py --check                                       validate the CSV files
   search.py --reindex                                     rebuild the index (needs rank-bm25)
 
@@ -37,11 +38,12 @@ options:
   -d, --domain D   search this domain (repeatable)
   -s, --stack S    search this stack (repeatable)
   -q QUESTION      one of several questions: its best row, and the next in a line each
+  --playbook TASK  the playbook for a task: what to ask, steps, way back, checklist
   -n N             how many rows for a question (default 3)
   --brief          a line for each row
   --json           JSON, also for --show and --list
   --data DIR       another knowledge base of the same layout
-  --version        version, day of the newest facts, number of rows
+  --version        version, day of the newest facts, what there is
   -h, --help       this text
   --               what follows is the question, even with a dash in front
 
@@ -57,6 +59,8 @@ DATA = os.path.join(HERE, "data")
 INDEX_NAME = "index.tsv"
 # Files of the data folder that are no scopes: words that mean the same, and what each scope is for.
 TABLES = ("scopes.csv", "synonyms.csv")
+KINDS = ("domain", "stack", "playbook")  # of scopes, which lie in folders of these names in the plural
+RECIPE = "recipe/"  # starts the references of the folders beside the data that hold code to copy
 
 DEFAULT_HITS = 3  # about 1,200 tokens of answer
 HIDDEN_COLUMNS = ("Keywords",)  # they are for finding; --show and --json give them too
@@ -75,8 +79,13 @@ K1, B, EPSILON = 1.5, 0.75, 0.25
 # code speak of other subjects as often as of their own.
 COLUMN_WEIGHTS = {
     "Name": 3, "Keywords": 2, "Avoid When": 0, "Trade-offs": 0, "Example": 0, "Good Code": 0, "Bad Code": 0,
+    "Steps": 0,
 }  # fmt: skip
-UNSEARCHED = ("ID", "Related", "Source", "Verified")  # no question is about references, links and dates
+# No question is about references, links and dates; and what a playbook says beyond its steps is of any task.
+UNSEARCHED = (
+    "ID", "Related", "Source", "Verified", "Recipes", "Ask First", "Arithmetic", "Way Back", "Checklist", "Leave Out",
+    "Diagram",
+)  # fmt: skip
 PAIR_COLUMNS = ("Name", "Keywords")  # their neighbouring words are phrases, and are found as such
 PAIR_FACTOR = 0.3  # how much such a pair counts beside its two words
 # Asked of everything, what holds in every language comes before what holds in one; one that the
@@ -90,6 +99,8 @@ NAME_FACTOR, NAME_ROWS, NAME_LIKENESS = 0.5, 8, 0.5
 # evidence than so many words do that stand in a name or a keyword; a question counts as at least
 # four words, since a single word proves little.
 WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.1, 4
+# A playbook is named beside an answer when it holds so much of the question, with so much evidence.
+FIT_COVERAGE, FIT_EVIDENCE = 0.7, 1.1
 FOREIGN_EVIDENCE = 0.25  # how much more it must show when it has a right word that no row holds
 MIN_WEIGHT = 1  # in thousandths: BM25 gives a term held by most rows of a small collection less than nothing
 
@@ -137,6 +148,7 @@ class Answer:
         self.corrections: dict[str, str] = {}  # what was typed, and what was searched for instead
         self.unknown: dict[str, list[str]] = {}  # words that no row holds, and words like them
         self.elsewhere: list[str] = []  # scopes that would have matched
+        self.playbook: tuple[str, str] | None = None  # reference and name of the one for this kind of task
 
 
 class Scope:
@@ -471,7 +483,7 @@ def csv_files(data: str) -> list[str]:
     are passed over.
     """
     found: list[str] = []
-    for folder in ("domains", "stacks"):
+    for folder in (kind + "s" for kind in KINDS):
         try:
             names = os.listdir(os.path.join(data, folder))
         except (OSError, ValueError):  # a name with a zero byte in it is a ValueError
@@ -479,8 +491,8 @@ def csv_files(data: str) -> list[str]:
         found += [folder + "/" + name for name in sorted(names) if name.endswith(".csv") and name[0] not in ".~"]
     if not found:
         raise DataError(
-            f"no knowledge base in {printable(data)!r}: expected CSV files in its folders domains/ or stacks/; "
-            "check --data, or reinstall"
+            f"no knowledge base in {printable(data)!r}: expected CSV files in its folders domains/, stacks/ or "
+            "playbooks/; check --data, or reinstall"
         )
     return found + [path for path in TABLES if os.path.exists(os.path.join(data, path))]
 
@@ -891,6 +903,23 @@ def prefer_names(index: Index, ranking: Ranking, concepts: list[Concept]) -> Non
             ranking.scores[row] *= 1 + NAME_FACTOR * likeness * likeness
 
 
+def prefer_stacks(index: Index, ranking: Ranking, query: str) -> None:
+    """Raise the rows of a stack that the question names, and lower those of others."""
+    asked = {name for name, _ in compounds(query[:ECHO])}
+    stacks = [each for each in index.scopes if each.kind == "stack"]
+    names = [{each.name, *(name for name in each.other_names.split() if len(name) > 3)} for each in stacks]
+    named = any(asked & known for known in names)
+    for each, known in zip(stacks, names):
+        factor = STACK_FACTOR ** (-1 if asked & known else 2 if named else 1)
+        for row in ranking.scores.keys() & each.rows:
+            ranking.scores[row] *= factor
+
+
+def fits(playbook: Hit, concepts: int) -> bool:
+    """Whether a playbook is for the task that a question of so many concepts asks about."""
+    return playbook.coverage >= FIT_COVERAGE and playbook.strength >= FIT_EVIDENCE / max(concepts, WEAK_WORDS)
+
+
 def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DEFAULT_HITS) -> Answer:
     """The best rows for a question, within the scopes named or everywhere, with all that is worth saying of them."""
     if len(query) > PASTE_CHARACTERS:
@@ -898,25 +927,21 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
     concepts, corrections, unknown = understand(index, query)
     ranking = rank(index, concepts)
     prefer_names(index, ranking, concepts)
-    if scopes:
-        wanted = {row for each in index.scopes if each.name in scopes for row in each.rows}
-        inside, outside = ranking.scores.keys() & wanted, ranking.scores.keys() - wanted
-        hits, also = ranking.best(inside, limit), ranking.best(outside, ALSO_HITS)
-    else:
-        asked = {name for name, _ in compounds(query[:ECHO])}
-        named = [each for each in index.scopes if asked & {name for name in each.other_names.split() if len(name) > 3}]
-        named = [each for each in named if each.kind == "stack"]
-        for each in index.scopes:
-            if each.kind == "stack":
-                factor = STACK_FACTOR ** (-1 if each in named else 2 if named else 1)
-                for row in ranking.scores.keys() & each.rows:
-                    ranking.scores[row] *= factor
-        inside, outside = set(ranking.scores), set()
-        found = ranking.best(inside, limit + ALSO_HITS)
-        hits, also = found[:limit], found[limit:]
+    playbooks = {row for each in index.scopes if each.kind == "playbook" for row in each.rows}
+    wanted = {row for each in index.scopes if each.name in scopes for row in each.rows}
+    if not scopes:
+        prefer_stacks(index, ranking, query)
+        wanted = set(range(index.count)) - playbooks
+    inside, outside = ranking.scores.keys() & wanted, ranking.scores.keys() - wanted - playbooks
+    found = ranking.best(inside, limit + ALSO_HITS)
+    hits = found[:limit]
+    also = ranking.best(outside, ALSO_HITS) if scopes and not wanted & playbooks else found[limit:]
     result = Answer(
         list(map(ranking.hit, hits)), [(ref, name) for ref, _, _, name in map(index.row, also)], len(inside)
     )
+    for row in ranking.best(ranking.scores.keys() & playbooks - wanted, 1):
+        if fits(ranking.hit(row), len(concepts)):
+            result.playbook = index.row(row)[0], index.row(row)[3]
     foreign = FOREIGN_EVIDENCE if any(map(index.right, unknown)) else 0.0
     wanted_strength = (WEAK_EVIDENCE + foreign) / max(len(concepts), WEAK_WORDS)
     result.weak = all(hit.coverage < WEAK_COVERAGE and hit.strength < wanted_strength for hit in result.hits)
@@ -958,6 +983,43 @@ def load_row(data: str, index: Index, number: int) -> Row:
     return Row(ref, fields)
 
 
+def recipe_folder(data: str) -> str:
+    """The folder of the recipes that belong to a data folder."""
+    return os.path.join(os.path.dirname(os.path.abspath(data)), "recipes")
+
+
+def recipe_names(data: str) -> list[str]:
+    """The references of all recipes."""
+    folder = recipe_folder(data)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(RECIPE + name for name in names if os.path.isfile(os.path.join(folder, name, "README.md")))
+
+
+def recipe_files(folder: str) -> list[str]:
+    """The files of a recipe that a reader copies, its notes first: neither tests nor lock files; relative paths."""
+    found = []
+    for name in sorted(os.listdir(folder), key=lambda name: (name != "README.md", name)):
+        start, _, ending = name.rpartition(".")
+        if os.path.isdir(os.path.join(folder, name)):
+            if not name.startswith((".", "_", "test", "target", "node_modules")):
+                found += [f"{name}/{each}" for each in recipe_files(os.path.join(folder, name))]
+        elif start and not start.startswith(("test_", "guards")) and not start.endswith("_test"):
+            found += [name] * (ending not in ("lock", "sum"))
+    return found
+
+
+def load_recipe(data: str, ref: str) -> Row:
+    """A recipe as a Row: its name, its notes, and its files by their paths."""
+    folder = os.path.join(recipe_folder(data), ref[len(RECIPE) :])
+    texts = {}
+    for path in recipe_files(folder):
+        with open(os.path.join(folder, path), encoding="utf-8") as file:
+            texts[path] = file.read().rstrip("\n")
+    title, _, notes = texts.pop("README.md").partition("\n")
+    notes = "\n".join(line for line in notes.strip().split("\n") if not line.startswith("<!--"))
+    return Row(ref, {"Name": title.lstrip("# "), "Notes": notes.replace("\n## ", "\n### "), **texts})
+
+
 def fenced(code: str, language: str) -> str:
     """Code as a Markdown block whose fence is longer than any run of backticks inside it."""
     fence = "```"
@@ -969,13 +1031,17 @@ def fenced(code: str, language: str) -> str:
 def render_row(row: Row, hidden: Sequence[str] = ()) -> str:
     """A row as Markdown: name, reference, then its fields in column order without the empty and the hidden ones."""
     scope = row.ref.partition("/")[0]
+    if row.ref.startswith(RECIPE):
+        name, notes, *files = row.fields.items()
+        texts = [f"### {path}\n\n" + fenced(text, path.rpartition(".")[2]) for path, text in files]
+        return "\n\n".join(["## " + name[1], f"`{row.ref}`", notes[1], *texts])
     parts = ["## " + one_line(row.fields["Name"]), f"`{row.ref}`"]
     for column, cell in row.fields.items():
         if not cell.strip() or column in ("ID", "Name") or column in hidden:
             continue
         if column.endswith(" Code"):
             cell = fenced(cell, FENCES.get(scope, scope))
-        gap = "\n\n" if cell.startswith("```") else " "
+        gap = "\n\n" if cell.startswith(("```", "- ", "1. ")) else " "
         parts.append(f"**{column}:**{gap}{cell}")
     return "\n\n".join(parts)
 
@@ -1001,7 +1067,12 @@ def render_answer(query: str, scope: list[str], found: Answer, rows: list[Row], 
         parts += [render_row(row, HIDDEN_COLUMNS) for row in rows]
     if found.also:
         parts.append("Also relevant (--show REF): " + "; ".join(f"`{ref}` {name}" for ref, name in found.also))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *render_playbook(found)])
+
+
+def render_playbook(found: Answer) -> list[str]:
+    """A line that names the playbook for this kind of task, or nothing."""
+    return ["**Playbook** (--show REF): `{}` {}".format(*found.playbook)] if found.playbook else []
 
 
 def render_heading(query: str, scope: list[str], found: Answer, shown: int) -> list[str]:
@@ -1039,7 +1110,9 @@ def render_one_of_several(
         best = render_brief(rows[0]) + f" Whole: --show {rows[0].ref}"
     else:
         printed.add(rows[0].ref)
-    return "\n\n".join([*parts, best, *(["\n".join(rest)] if rest else [])])
+    task = render_playbook(found) if found.playbook and found.playbook[0] not in printed else []
+    printed.update(found.playbook or ())
+    return "\n\n".join([*parts, best, *(["\n".join(rest)] if rest else []), *task])
 
 
 def render_nothing(query: str, scope: list[str], found: Answer) -> str:
@@ -1051,7 +1124,7 @@ def render_nothing(query: str, scope: list[str], found: Answer) -> str:
     if found.elsewhere:
         lines.append(f"It would match in: {', '.join(found.elsewhere)}.")
     lines.append("Try other keywords, leave out --domain and --stack, or see search.py --list.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *render_playbook(found)])
 
 
 def answer_object(query: str, scope: list[str], found: Answer, rows: list[Row]) -> dict[str, object]:
@@ -1069,7 +1142,7 @@ def answer_object(query: str, scope: list[str], found: Answer, rows: list[Row]) 
             for row, hit in zip(rows, found.hits)
         ],
         "also": [{"ref": ref, "name": name} for ref, name in found.also],
-        "playbook": None,
+        "playbook": dict(zip(("ref", "name"), found.playbook)) if found.playbook else None,
     }
 
 
@@ -1085,7 +1158,7 @@ def to_json(value: object) -> str:
 
 ACTIONS = ("--help", "--version", "--show", "--list", "--check", "--reindex")
 SWITCHES = ("--brief", "--json")
-VALUED = ("--domain", "--stack", "-q", "-n", "--data")
+VALUED = ("--domain", "--stack", "-q", "-n", "--playbook", "--data")
 SHORT = {"-d": "--domain", "-s": "--stack", "-h": "--help"}
 # Where the stack's name is not the language's.
 FENCES = {"node": "typescript", "dotnet": "csharp"}
@@ -1125,8 +1198,8 @@ def parse_arguments(arguments: list[str]) -> tuple[dict[str, list[str]], list[st
 
 
 def resolve_scope(index: Index, kind: str, name: str) -> str:
-    """The scope that a --domain or --stack name means; UsageError with the nearest names when there is none."""
-    known = {scope.name: scope for scope in index.scopes if scope.kind == kind}
+    """The scope that a name means, of a kind or (empty) of any; UsageError with the nearest names for none."""
+    known = {scope.name: scope for scope in index.scopes if scope.kind == kind or not kind}
     wanted = name.strip().lower()
     if wanted in known:
         return wanted
@@ -1138,10 +1211,11 @@ def resolve_scope(index: Index, kind: str, name: str) -> str:
         return starts[0]
     for scope in index.scopes:
         if wanted in (scope.name, *scope.other_names.split()):
-            raise UsageError(f"{wanted!r} is a {scope.kind}: type --{scope.kind} {scope.name}")
+            value = "and the task" if scope.kind == "playbook" else scope.name
+            raise UsageError(f"{wanted!r} is a {scope.kind}: type --{scope.kind} {value}")
     near = sorted(known, key=lambda scope: (edits(scope, wanted[:40], 99), scope))
     raise UsageError(
-        f"no {kind} {shortened(name, ECHO_WORD)!r}: nearest is {near[0] if near else 'none'}; "
+        f"no {kind or 'such part:'} {shortened(name, ECHO_WORD)!r}: nearest is {near[0] if near else 'none'}; "
         f"expected one of {', '.join(sorted(known))}"
     )
 
@@ -1160,7 +1234,7 @@ def run(arguments: list[str]) -> Output:
     action = actions[0] if actions else "search"
     if len(actions) > 1:
         raise UsageError(f"{' and '.join(actions)} at once: expected one of them")
-    if typed and action not in ("search", "--show"):
+    if typed and action not in ("search", "--show", "--list"):
         raise UsageError(f"{action} takes no keywords: leave out {shortened(' '.join(typed), ECHO)!r}")
     for limit in options.get("-n", []):
         if not (limit.isascii() and limit.isdecimal() and int(limit[:9]) > 0 and len(limit) < 10):
@@ -1177,6 +1251,10 @@ def run(arguments: list[str]) -> Output:
     questions = typed
     if action == "search":
         questions = [" ".join(typed)] * bool(typed) + options.get("-q", [])
+        if "--playbook" in options:
+            if questions or "--domain" in options or "--stack" in options:
+                raise UsageError('--playbook takes the task alone, such as --playbook "add a column to a huge table"')
+            questions = options["--playbook"]
         questions = [read_standard_input() if question == "-" else question for question in questions]
         if not questions or not all(map(str.strip, questions)):
             raise UsageError('no question: expected keywords, such as search.py "jwt expiry" --domain security')
@@ -1191,16 +1269,28 @@ def act(action: str, data: str, index: Index, typed: list[str], options: dict[st
     """Do what needs an index."""
     as_json = "--json" in options
     if action == "--version":
-        verified = index.verified or "no day"
-        return Output(f"backend-architecture {__version__}, facts as of {verified}, {index.count} rows")
+        playbooks = sum(len(scope.rows) for scope in index.scopes if scope.kind == "playbook")
+        return Output(
+            f"backend-architecture {__version__}, facts as of {index.verified or 'no day'}, "
+            f"{index.count - playbooks} rows, {playbooks} playbooks, {len(recipe_names(data))} recipes"
+        )
     if action == "--show":
         return run_show(data, index, typed, as_json)
     scopes = [resolve_scope(index, "domain", name) for name in options.get("--domain", [])]
     scopes += [resolve_scope(index, "stack", name) for name in options.get("--stack", [])]
     scopes = list(dict.fromkeys(scopes))
     if action == "--list":
-        return run_list(index, scopes, as_json)
-    limit = int(options.get("-n", [str(DEFAULT_HITS)])[-1])
+        others = [name for name in typed if name not in ("recipe", "recipes")]
+        scopes += [resolve_scope(index, "", name) for name in others]
+        recipes = [load_recipe(data, ref) for ref in recipe_names(data)] if typed and len(others) < len(typed) else []
+        if scopes or typed:
+            return list_scopes(index, scopes, recipes, as_json)
+        return list_all(index, len(recipe_names(data)), as_json)
+    if "--playbook" in options:
+        scopes = [scope.name for scope in index.scopes if scope.kind == "playbook"]
+        if not scopes:
+            raise UsageError(f"--playbook: there is none in {printable(data)!r}; ask without it")
+    limit = int(options.get("-n", ["1" if "--playbook" in options else str(DEFAULT_HITS)])[-1])
     return run_search(data, index, typed, scopes, limit, "--brief" in options, as_json)
 
 
@@ -1226,12 +1316,18 @@ def run_search(
 
 
 def run_show(data: str, index: Index, refs: list[str], as_json: bool) -> Output:
-    """Whole rows by reference, and the nearest references for those that do not exist."""
-    numbers = index.references()
-    rows = [load_row(data, index, numbers[ref]) for ref in refs if ref in numbers]
-    missing = [ref for ref in refs if ref not in numbers]
+    """Whole rows, playbooks and recipes by reference, and the nearest references for those that do not exist."""
+    numbers, recipes = index.references(), recipe_names(data)
+    rows = [
+        load_recipe(data, ref) if ref in recipes else load_row(data, index, numbers[ref])
+        for ref in refs
+        if ref in recipes or ref in numbers
+    ]
+    missing = [ref for ref in refs if ref not in recipes and ref not in numbers]
     remark = "\n".join(
-        f"no row {shortened(ref, ECHO_WORD)!r}: nearest {', '.join(near_references(ref, numbers))}" for ref in missing
+        f"nothing is called {shortened(ref, ECHO_WORD)!r}: nearest "
+        + ", ".join(near_references(ref, recipes if ref.startswith(RECIPE) and recipes else numbers))
+        for ref in missing
     )
     text = "\n\n".join(map(render_row, rows))
     if as_json:
@@ -1250,27 +1346,35 @@ def near_references(ref: str, known: Iterable[str]) -> list[str]:
     return sorted(known, key=distance)[:3]
 
 
-def run_list(index: Index, scopes: list[str], as_json: bool) -> Output:
-    """Domains and stacks with row counts and what each is for; of scopes, their references and names."""
-    if scopes:
-        rows = [index.row(row) for scope in index.scopes if scope.name in scopes for row in scope.rows]
-        if as_json:
-            return Output(to_json([{"ref": ref, "name": name} for ref, _, _, name in rows]))
-        return Output("\n".join(f"{ref}  {name}" for ref, _, _, name in rows))
+def list_scopes(index: Index, scopes: list[str], recipes: list[Row], as_json: bool) -> Output:
+    """The references and names of all that is in the scopes, and of the recipes."""
+    rows = [index.row(row) for scope in index.scopes if scope.name in scopes for row in scope.rows]
+    names = [(ref, name) for ref, _, _, name in rows] + [(row.ref, row.fields["Name"]) for row in recipes]
+    if as_json:
+        return Output(to_json([{"ref": ref, "name": name} for ref, name in names]))
+    return Output("\n".join(f"{ref}  {name}" for ref, name in names))
+
+
+def list_all(index: Index, recipes: int, as_json: bool) -> Output:
+    """What there is: domains, stacks and playbooks with counts and what each is for, and the number of recipes."""
     if as_json:
         return Output(to_json([describe(scope) for scope in index.scopes]))
     lines = []
-    for kind in ("domain", "stack"):
-        lines += ["", kind + "s"] + [
-            f"  {scope.name:<14} {len(scope.rows):>4} rows  {scope.about}"
-            for scope in index.scopes
-            if scope.kind == kind
+    for kind in KINDS:
+        scopes = [scope for scope in index.scopes if scope.kind == kind]
+        lines += ["", kind + "s"] * bool(scopes)
+        lines += [f"  {scope.name:<14} {len(scope.rows):>4} rows  {scope.about}" for scope in scopes]
+    if recipes:
+        lines += [
+            "",
+            "recipes",
+            f"  {'recipe':<14} {recipes:>4} folders  code to copy that was run while things failed",
         ]
     return Output("\n".join(lines[1:]))
 
 
 def describe(scope: Scope) -> dict[str, object]:
-    """A domain or a stack, for programs."""
+    """A domain, a stack or a kind of playbooks, for programs."""
     return {
         "kind": scope.kind, "name": scope.name, "rows": len(scope.rows), "about": scope.about,
         "examples": scope.examples,

@@ -10,11 +10,19 @@ import io
 import re
 from collections.abc import Iterator
 
-from maintain.tables import DOMAIN_COLUMNS, STACK_COLUMNS, Problem, Table, read_csv, table_problems
-from search import BROKEN, FOUND, TABLES, DataError, checksum, csv_files, scope_name
+from maintain.tables import DOMAIN_COLUMNS, PLAYBOOK_COLUMNS, STACK_COLUMNS, Problem, Table, read_csv, table_problems
+from search import BROKEN, FOUND, TABLES, DataError, checksum, csv_files, recipe_names, scope_name
 
 PROSE = ("Name", "Problem", "Solution", "Use When", "Avoid When", "Trade-offs", "Pitfalls", "Do", "Don't")
-OPTIONAL = ("Example", "Good Code", "Bad Code", "Verified")
+WORDING = (*PROSE, "Situation", "Ask First", "Arithmetic", "Steps", "Way Back", "Checklist", "Leave Out")
+# The lists of a playbook, each with what starts an item and how many there may be.
+LISTS = {
+    "Ask First": ("- ", 3, 8), "Arithmetic": ("- ", 0, 6), "Steps": ("{}. ", 6, 14), "Way Back": ("- ", 1, 14),
+    "Checklist": ("- ", 10, 18), "Leave Out": ("- ", 1, 8),
+}  # fmt: skip
+PLAYBOOK_WORDS = (500, 900)
+OPTIONAL = ("Example", "Good Code", "Bad Code", "Verified", "Recipes", "Arithmetic", "Diagram")
+MANY_LINES = (*OPTIONAL, *LISTS)
 HOLLOW = ("\u2014", "leverag", "seamless", "robust", "best-in-class", "best practice", "cutting-edge")
 CODE = (r"((?!.*```)[^\n]*(\n(?!.*```)[^\n]*){2,17})?", "3 to 18 lines of bare code, or nothing")
 # What a cell must look like as a whole, and how to say so.
@@ -25,9 +33,11 @@ FORMATS = {
     "Good Code": CODE,
     "Bad Code": CODE,
     "Severity": ("critical|high|medium|low", "critical, high, medium or low"),
+    "Recipes": (r"(recipe/[a-z0-9-]+(; recipe/[a-z0-9-]+)*)?", "references such as recipe/outbox-relay, or nothing"),
+    "Diagram": (r"(```mermaid\n((?!```).*\n)+```)?", "one fenced block of Mermaid, or nothing"),
     "Related": (
-        r"\S+/\S+(; \S+/\S+){1,4}",
-        "2 to 5 references such as api/webhooks, a semicolon and a blank between them",
+        r"\S+/\S+(; \S+/\S+){1,5}",
+        "2 to 6 references such as api/webhooks, a semicolon and a blank between them",
     ),
     "Source": (r"https://\S+\.\S+(; https://\S+\.\S+)*", "https links, a semicolon and a blank between them"),
     "Verified": (r"(\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]))?", "a date such as 2026-11-23, or nothing"),
@@ -48,13 +58,13 @@ def rule_cells(row: dict[str, str]) -> Iterator[tuple[str, str]]:
             yield column, "is empty"
         if cell != cell.strip("\n") or (cell != cell.strip() and not column.endswith("Code")):
             yield column, "has blanks or line ends around it"
-        if "\n" in cell and column not in OPTIONAL:
+        if "\n" in cell and column not in MANY_LINES:
             yield column, "has a line end, expected one paragraph"
 
 
 def rule_repeats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """No keyword and no reference stands twice in a row."""
-    for column in ("Keywords", "Related"):
+    for column in ("Keywords", "Related", "Recipes"):
         terms = row[column].lower().split("; ")
         if len(set(terms)) < len(terms):
             yield column, "names something twice"
@@ -75,13 +85,41 @@ def rule_length(row: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 def rule_wording(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Rows are free of marketing words and em dashes."""
-    for column in PROSE:
+    for column in WORDING:
         for word in HOLLOW:
             if word in row.get(column, "").lower():
                 yield column, f"has {word!r}: say what it does instead"
 
 
-RULES = (rule_formats, rule_cells, rule_repeats, rule_code, rule_length, rule_wording)
+def rule_lists(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Each list of a playbook has as many items as fit it, its steps are numbered, and code belongs to an item."""
+    for column, (mark, least, most) in LISTS.items():
+        outside = re.sub(r"^( *)```.*?^ *```$", "", row[column], flags=re.DOTALL | re.MULTILINE)
+        items = [line for line in outside.split("\n") if line.strip() and not line.startswith("   ")]
+        if not least <= len(items) <= most:
+            yield column, f"has {len(items)} items, expected {least} to {most}"
+        for number, item in enumerate(items, 1):
+            if not item.startswith(mark.format(number)):
+                yield column, f"{item[:40]!r} does not start with {mark.format(number)!r}"
+
+
+def rule_playbook_length(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """A playbook has 500 to 900 words, code apart."""
+    text = "\n".join(row[column] for column in ("Situation", *LISTS))
+    count = len(re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE).split())
+    least, most = PLAYBOOK_WORDS
+    if not least <= count <= most:
+        yield "all", f"has {count} words, expected {least} to {most}"
+
+
+def rule_acts(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """A step is an act: it considers and ensures nothing."""
+    for word in re.findall(r"\b(?:consider|ensure|make sure)\b", row["Steps"], flags=re.IGNORECASE):
+        yield "Steps", f"says {word!r}: give the command, and how to see that it worked"
+
+
+ROW_RULES = (rule_formats, rule_cells, rule_repeats, rule_code, rule_length, rule_wording)
+PLAYBOOK_RULES = (rule_formats, rule_cells, rule_repeats, rule_lists, rule_playbook_length, rule_acts, rule_wording)
 
 
 def check(data: str) -> list[Problem]:
@@ -108,8 +146,8 @@ def check(data: str) -> list[Problem]:
     }
     for path, table in tables.items():
         problems += check_order(path, table)
-        if table.columns in (DOMAIN_COLUMNS, STACK_COLUMNS):
-            problems += check_rows(path, table, refs)
+        if table.columns in (DOMAIN_COLUMNS, STACK_COLUMNS, PLAYBOOK_COLUMNS):
+            problems += check_rows(path, table, refs, set(recipe_names(data)))
     return problems
 
 
@@ -125,17 +163,23 @@ def check_order(path: str, table: Table) -> Iterator[Problem]:
         yield Problem(path, 1, "file", "is not as Python's csv module writes it: quote only where needed, LF line ends")
 
 
-def check_rows(path: str, table: Table, refs: set[str]) -> Iterator[Problem]:
-    """Yield a Problem for each rule that a row breaks, and for each file with too few or too many categories."""
+def check_rows(path: str, table: Table, refs: set[str], recipes: set[str]) -> Iterator[Problem]:
+    """Yield a Problem for each rule that a row breaks, each reference that leads nowhere, and too many categories."""
+    is_playbook = table.columns == PLAYBOOK_COLUMNS
     for number, record in enumerate(table.records, 2):
         row = dict(zip(table.columns, record.cells))
-        for rule in RULES:
+        for rule in PLAYBOOK_RULES if is_playbook else ROW_RULES:
             for column, message in rule(row):
                 yield Problem(path, number, f"{column} of {row['ID']}", message)
         for ref in row["Related"].split("; "):
             if ref not in refs or ref == f"{scope_name(path)}/{row['ID']}":
                 yield Problem(path, number, "Related of " + row["ID"], f"{ref!r} is no other row")
-    categories = {record.cells[table.columns.index("Category")] for record in table.records}
+        for ref in filter(None, row["Recipes"].split("; ")):
+            if ref not in recipes:
+                yield Problem(path, number, "Recipes of " + row["ID"], f"{ref!r} is no recipe")
+        if is_playbook and bool(row["Diagram"]) != (scope_name(path) == "design"):
+            yield Problem(path, number, "Diagram of " + row["ID"], "expected one in each design, none elsewhere")
+    categories = set(table.column("Category"))
     if len(categories) > 12:
         yield Problem(path, 1, "Category", f"{len(categories)} categories, expected at most 12")
 

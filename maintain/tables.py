@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from search import DataError, checksum, printable, with_lf
 
 DOMAIN_COLUMNS = (
-    "ID,Name,Category,Keywords,Problem,Solution,Use When,Avoid When,Trade-offs,Pitfalls,Example,Related,Source,Verified"
+    "ID,Name,Category,Keywords,Problem,Solution,Use When,Avoid When,Trade-offs,Pitfalls,Example,Recipes,Related,Source,"
+    "Verified"
 ).split(",")
 STACK_COLUMNS = (
-    "ID,Name,Category,Keywords,Problem,Do,Don't,Good Code,Bad Code,Severity,Applies To,Related,Source,Verified"
+    "ID,Name,Category,Keywords,Problem,Do,Don't,Good Code,Bad Code,Severity,Applies To,Recipes,Related,Source,Verified"
+).split(",")
+PLAYBOOK_COLUMNS = (
+    "ID,Name,Keywords,Situation,Ask First,Arithmetic,Steps,Way Back,Checklist,Leave Out,Diagram,Recipes,Related,Source,"
+    "Verified"
 ).split(",")
 KEYS = {"synonyms.csv": ("Term", "Means"), "scopes.csv": ("Scope", "About", "Examples", "Other Names")}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import shutil
 import signal
@@ -46,6 +47,8 @@ def listening(port: int) -> bool:
 class Engine:
     """A server process on a port of the loopback interface, with a log file."""
 
+    PATIENCE = 30.0  # seconds until it must listen
+
     def __init__(self, command: Iterable[object], folder: Path, port: int, user: int | None = None) -> None:
         """Start the command and wait until it listens; RuntimeError with the log's end when it exits instead."""
         self.command, self.folder, self.port, self.user = [str(word) for word in command], folder, port, user
@@ -63,7 +66,7 @@ class Engine:
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, user=self.user
             )
-        wait_for(self.command[0], lambda: listening(self.port) or self.process.poll() is not None)
+        wait_for(self.command[0], lambda: listening(self.port) or self.process.poll() is not None, self.PATIENCE)
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.command[0]} ended with {self.process.returncode}:\n{self.output[-2000:]}")
 
@@ -164,6 +167,88 @@ class Nginx(Engine):
         super().__init__([*command, "-g", "daemon off;"], folder, port)
 
 
+class Kafka(Engine):
+    """One node of Kafka 4.4, broker and controller in one; its jars come from Maven Central."""
+
+    PATIENCE = 120.0
+    PROJECT = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>recipes</groupId><artifactId>broker</artifactId><version>1</version><dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>4.4.0</version></dependency>
+<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+</dependencies></project>"""
+
+    def __init__(self, folder: Path, settings: dict[str, object] | None = None) -> None:
+        """Format a folder and start it; settings are those of server.properties."""
+        port, controller = free_port(), free_port()
+        chosen: dict[str, object] = {
+            "process.roles": "broker,controller", "node.id": 1, "controller.listener.names": "CONTROLLER",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}", "log.dirs": folder / "data",
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            "auto.create.topics.enable": "false", "offsets.topic.num.partitions": 1,
+            "offsets.topic.replication.factor": 1, "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1, "log.cleaner.enable": "false",
+        }  # fmt: skip
+        lines = [f"{name}={value}" for name, value in {**chosen, **(settings or {})}.items()]
+        (folder / "server.properties").write_text("\n".join(lines), encoding="utf-8")
+        (folder / "pom.xml").write_text(self.PROJECT, encoding="utf-8")
+        # The first compiler alone starts in a third of the time, and the test's broker has little to do.
+        java = [java_home() / "bin" / "java", "-XX:TieredStopAtLevel=1", "-Xmx512m", "-cp", classpath(folder)]
+        java.append("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+        command = [
+            *java,
+            "kafka.tools.StorageTool",
+            "format",
+            "-t",
+            "AAAAAAAAAAAAAAAAAAAAAQ",
+            "-c",
+            "server.properties",
+        ]
+        subprocess.run([str(word) for word in command], cwd=folder, check=True, capture_output=True)
+        super().__init__([*java, "kafka.Kafka", "server.properties"], folder, port)
+
+    @property
+    def url(self) -> str:
+        """What clients call bootstrap servers."""
+        return f"127.0.0.1:{self.port}"
+
+
+def java_home() -> Path:
+    """Where a JDK 25 or newer is; FileNotFoundError when there is none."""
+    for home in [Path(os.environ.get("JAVA_HOME", "/nowhere")), *sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)]:
+        release = home / "release"
+        text = release.read_text(encoding="utf-8") if release.exists() and (home / "bin" / "javac").exists() else ""
+        if 'JAVA_VERSION="' in text and int(text.partition('JAVA_VERSION="')[2].partition(".")[0].strip('"\n')) >= 25:
+            return home
+    raise FileNotFoundError("no JDK 25: set JAVA_HOME")
+
+
+def maven(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Maven in a folder; what it downloads is kept below BUILD, and fetched only when it is not there yet."""
+    command = ["mvn", "-q", "-B", f"-Dmaven.repo.local={BUILD / 'maven'}", *words]
+    for offline in (["-o"], []):
+        done = subprocess.run(
+            [*command, *offline], cwd=folder, env={**os.environ, "JAVA_HOME": str(java_home())},
+            capture_output=True, encoding="utf-8", check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        if "offline" not in done.stdout:  # Maven's word for what it would have to download
+            break
+    return done
+
+
+def classpath(folder: Path) -> str:
+    """The jars that the pom.xml of a folder asks for, as java's option -cp takes them."""
+    goal = "org.apache.maven.plugins:maven-dependency-plugin:3.11.0:build-classpath"
+    # One list for each pom.xml: Maven takes seconds to make it.
+    digest = hashlib.sha256((folder / "pom.xml").read_bytes()).hexdigest()[:16]
+    kept = BUILD / "maven" / f"classpath-{digest}"
+    if not kept.exists():
+        done = maven(folder, goal, f"-Dmdep.outputFile={kept}.new")
+        if done.returncode:
+            raise RuntimeError(done.stdout[-2000:])
+        os.replace(f"{kept}.new", kept)
+    return kept.read_text(encoding="utf-8").strip()
+
+
 def program(name: str) -> str | None:
     """The path of a program that some recipes need and Debian's packages bring, or None."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/lib/rabbitmq/bin")
@@ -175,5 +260,14 @@ def go(folder: Path, *words: object, **environment: str) -> subprocess.Completed
     command = [str(Path(sys.executable).parent / "go"), *map(str, words)]
     return subprocess.run(
         command, cwd=folder, env={**os.environ, **caches, "GOTOOLCHAIN": "local", **environment},
+        capture_output=True, encoding="utf-8", check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def cargo(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run cargo in a folder; what it builds is kept below BUILD, for all recipes in one place."""
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(BUILD / "cargo"), "CARGO_INCREMENTAL": "0"}
+    return subprocess.run(
+        [str(program("cargo")), *map(str, words)], cwd=folder, env=environment,
         capture_output=True, encoding="utf-8", check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip

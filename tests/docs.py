@@ -32,10 +32,11 @@ def shown(command: str) -> str:
 
 
 def scope_table() -> str:
-    """The domains and stacks with their row counts, as a Markdown table."""
+    """The domains, stacks and kinds of playbooks with their row counts, as a Markdown table."""
     lines = ["", "| option | rows | answers |", "|---|---|---|"]
-    for scope in search.open_index(search.DATA).scopes:
-        lines.append(f"| `--{scope.kind} {scope.name}` | {len(scope.rows)} | {scope.about} |")
+    for scope in sorted(search.open_index(search.DATA).scopes, key=lambda scope: search.KINDS.index(scope.kind)):
+        name = "TASK" if scope.kind == "playbook" else scope.name
+        lines.append(f"| `--{scope.kind} {name}` | {len(scope.rows)} | {scope.about} |")
     return "\n".join([*lines, ""])
 
 
@@ -43,14 +44,19 @@ def row_total() -> str:
     """How many rows there are, in a sentence."""
     scopes = search.open_index(search.DATA).scopes
     kinds = [scope.kind for scope in scopes]
-    rows = sum(len(scope.rows) for scope in scopes)
-    return f"\n{rows} rows in {kinds.count('domain')} domains and {kinds.count('stack')} stacks.\n"
+    rows, playbooks = (
+        sum(len(each.rows) for each in scopes if (each.kind == "playbook") is is_task) for is_task in (False, True)
+    )
+    return (
+        f"\n{rows} rows in {kinds.count('domain')} domains and {kinds.count('stack')} stacks, {playbooks} playbooks, "
+        f"{len(search.recipe_names(search.DATA))} recipes.\n"
+    )
 
 
 def rule_list() -> str:
     """The rules that --check holds rows to, each the sentence of its function, and the form of each column."""
     lines = [""]
-    for rule in rules.RULES:
+    for rule in dict.fromkeys(rules.ROW_RULES + rules.PLAYBOOK_RULES):
         lines.append(f"- {(rule.__doc__ or '').strip().splitlines()[0]}")
         if rule is rules.rule_formats:
             lines += [f"  - {column}: {wanted}" for column, (_, wanted) in rules.FORMATS.items()]

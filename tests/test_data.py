@@ -42,9 +42,11 @@ def test_each_file_has_the_standard_columns_and_enough_rows(path: str) -> None:
     if path.startswith("domains/"):
         assert table.columns == tables.DOMAIN_COLUMNS
         assert len(table.records) >= 25
-    else:
+    elif path.startswith("stacks/"):
         assert table.columns == tables.STACK_COLUMNS
         assert len(table.records) >= 15
+    else:
+        assert table.columns == tables.PLAYBOOK_COLUMNS
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -76,7 +78,7 @@ def test_no_problem_is_told_twice() -> None:
     seen: dict[str, str] = {}
     for path in FILES:
         for row in rows(path):
-            key = " ".join(search.tokenize(row["Problem"])[:12])
+            key = " ".join(search.tokenize(row.get("Problem") or row["Situation"])[:12])
             assert key not in seen, f"{path} {row['ID']} begins as {seen[key]}"
             seen[key] = f"{path} {row['ID']}"
 
@@ -117,6 +119,7 @@ GOOD = {
     "Trade-offs": "None.",
     "Pitfalls": "None.",
     "Example": "```sql\nSELECT 1;\n```",
+    "Recipes": "",
     "Related": "tea/b-row; tea/c-row",
     "Source": "https://example.org/page",
     "Verified": "2026-11-25",
@@ -144,7 +147,7 @@ BROKEN_ROWS = [
     (rules.rule_length, {"Solution": "word " * 300}),
     (rules.rule_formats, {"Related": "tea/b-row"}),
     (rules.rule_repeats, {"Related": "tea/b-row; tea/b-row"}),
-    (rules.rule_formats, {"Related": "; ".join(f"tea/row-{number}" for number in range(6))}),
+    (rules.rule_formats, {"Related": "; ".join(f"tea/row-{number}" for number in range(7))}),
     (rules.rule_formats, {"Source": ""}),
     (rules.rule_formats, {"Source": "http://example.org"}),
     (rules.rule_formats, {"Source": "The manual"}),
@@ -162,21 +165,55 @@ BROKEN_STACK_ROWS = [
     (rules.rule_formats, {"Good Code": "```\na = 1\n```"}),
     (rules.rule_formats, {"Severity": "severe"}),
 ]
+ITEMS = "\n".join(["- " + "word " * 15 + "end."] * 12)
+GOOD_PLAYBOOK = {
+    **{name: GOOD[name] for name in ("ID", "Name", "Keywords", "Recipes", "Related", "Source", "Verified")},
+    "Situation": "The table is huge.",
+    "Ask First": "- How large is it? Assume 100 GB.\n- Who writes?\n- Which release?",
+    "Arithmetic": "",
+    "Steps": "\n".join(f"{number}. Run this.\n   ```sql\n   SELECT 1;\n   ```" for number in range(1, 8)),
+    "Way Back": ITEMS,
+    "Checklist": ITEMS,
+    "Leave Out": "\n".join(ITEMS.split("\n")[:8]),
+    "Diagram": "",
+}
+BROKEN_PLAYBOOKS = [
+    (rules.rule_lists, {"Checklist": "- Is it done?"}),
+    (rules.rule_lists, {"Steps": GOOD_PLAYBOOK["Steps"].replace("3.", "4.")}),
+    (rules.rule_lists, {"Steps": GOOD_PLAYBOOK["Steps"] + "\nLast words."}),
+    (rules.rule_lists, {"Way Back": "There is none."}),
+    (rules.rule_playbook_length, {"Way Back": "- None."}),
+    (rules.rule_playbook_length, {"Situation": "word " * 900}),
+    (rules.rule_acts, {"Steps": "1. Ensure that it works."}),
+    (rules.rule_formats, {"Diagram": "flowchart LR"}),
+    (rules.rule_formats, {"Recipes": "outbox-relay"}),
+    (rules.rule_cells, {"Checklist": ""}),
+]
 
 
 def test_a_good_row_breaks_no_rule() -> None:
     for row in (GOOD, GOOD_STACK):
         clean = {column: cell.strip() for column, cell in row.items()}
-        assert [fault for rule in rules.RULES for fault in rule(clean)] == []
+        assert [fault for rule in rules.ROW_RULES for fault in rule(clean)] == []
 
 
 def test_every_rule_has_a_row_that_breaks_it() -> None:
-    assert {rule for rule, _ in BROKEN_ROWS + BROKEN_STACK_ROWS} == set(rules.RULES)
+    broken = BROKEN_ROWS + BROKEN_STACK_ROWS + BROKEN_PLAYBOOKS
+    assert {rule for rule, _ in broken} == {*rules.ROW_RULES, *rules.PLAYBOOK_RULES}
 
 
 @pytest.mark.parametrize(("rule", "change"), BROKEN_ROWS)
 def test_a_domain_row_that_breaks_a_rule_is_reported(rule: Callable, change: dict[str, str]) -> None:
     assert [column for column, _ in rule({**GOOD, **change})]
+
+
+def test_a_good_playbook_breaks_no_rule() -> None:
+    assert [fault for rule in rules.PLAYBOOK_RULES for fault in rule(GOOD_PLAYBOOK)] == []
+
+
+@pytest.mark.parametrize(("rule", "change"), BROKEN_PLAYBOOKS)
+def test_a_playbook_that_breaks_a_rule_is_reported(rule: Callable, change: dict[str, str]) -> None:
+    assert [column for column, _ in rule({**GOOD_PLAYBOOK, **change})]
 
 
 @pytest.mark.parametrize(("rule", "change"), BROKEN_STACK_ROWS)

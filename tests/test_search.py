@@ -297,7 +297,7 @@ def test_nothing_found_names_near_words_and_scopes_that_would_match(run: Run) ->
         (["heat", "-n"], "needs a value"),
         (["heat", "--domain"], "needs a value"),
         (["heat", "--brif"], "nearest is --brief"),
-        (["heat", "--list"], "takes no keywords"),
+        (["heat", "--check"], "takes no keywords"),
         (["--list", "--check"], "at once"),
         (["--show"], "expected a reference"),
     ],

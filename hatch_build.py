@@ -1,0 +1,24 @@
+"""Put the recipes into the wheel as an installed skill carries them: without tests, lists of guards, and builds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+import search  # noqa: E402
+
+
+class Recipes(BuildHookInterface):  # type: ignore[type-arg]
+    """Name each file of each recipe."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add them to what the wheel includes."""
+        for reference in search.recipe_names(search.DATA):
+            for name in search.recipe_files(str(ROOT / "recipes" / reference[len(search.RECIPE) :])):
+                path = f"recipes/{reference[len(search.RECIPE) :]}/{name}"
+                build_data["force_include"][str(ROOT / path)] = f"backend_architecture/{path}"
