@@ -68,7 +68,7 @@ def test_good_code_and_bad_code_differ(path: str) -> None:
     assert [row["ID"] for row in rows(path) if row.get("Good Code") and row["Good Code"] == row["Bad Code"]] == []
 
 
-@pytest.mark.parametrize("path", FILES)
+@pytest.mark.parametrize("path", [path for path in FILES if not path.startswith("playbooks/")])
 def test_most_rows_were_verified_in_their_source(path: str) -> None:
     found = rows(path)
     assert sum(bool(row["Verified"]) for row in found) >= 0.9 * len(found)
