@@ -98,7 +98,7 @@ NAME_FACTOR, NAME_ROWS, NAME_LIKENESS = 0.5, 8, 0.5
 # A hit is called weak when its row holds less than this share of the question, and gives less
 # evidence than so many words do that stand in a name or a keyword; a question counts as at least
 # four words, since a single word proves little.
-WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.1, 4
+WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.05, 4
 # A playbook is named beside an answer when it holds so much of the question, with so much evidence.
 FIT_COVERAGE, FIT_EVIDENCE = 0.7, 1.1
 FOREIGN_EVIDENCE = 0.25  # how much more it must show when it has a right word that no row holds
@@ -528,6 +528,8 @@ class Index:
             raise DamagedIndex("its header is not one of ours")
         self.scopes = [scope for scope in self.files if scope.rows]
         self.count = sum(len(scope.rows) for scope in self.scopes)
+        # Playbooks come last. What is rare is judged by the rows alone.
+        self.rows = sum(len(scope.rows) for scope in self.scopes if scope.kind != "playbook")
 
     def find(self, key: str) -> list[str]:
         """The fields of the body line with that key, or none. Lines once found are remembered."""
@@ -569,8 +571,11 @@ class Index:
         total = 0.0
         for term in terms:
             line = self.find(term)
-            holders = line[0].count(" ") + 1 if line and line[0] else 0
-            total += math.log(1 + (self.count - holders + 0.5) / (holders + 0.5))
+            numbers = line[0].split() if line else []
+            holders = len(numbers)
+            while holders and int(numbers[holders - 1]) >= self.rows:
+                holders -= 1
+            total += math.log(1 + (self.rows - holders + 0.5) / (holders + 0.5))
         return total
 
     def vocabulary(self, size: int) -> list[str]:
@@ -927,11 +932,11 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
     concepts, corrections, unknown = understand(index, query)
     ranking = rank(index, concepts)
     prefer_names(index, ranking, concepts)
-    playbooks = {row for each in index.scopes if each.kind == "playbook" for row in each.rows}
+    playbooks = set(range(index.rows, index.count))
     wanted = {row for each in index.scopes if each.name in scopes for row in each.rows}
     if not scopes:
         prefer_stacks(index, ranking, query)
-        wanted = set(range(index.count)) - playbooks
+        wanted = set(range(index.rows))
     inside, outside = ranking.scores.keys() & wanted, ranking.scores.keys() - wanted - playbooks
     found = ranking.best(inside, limit + ALSO_HITS)
     hits = found[:limit]
@@ -1269,10 +1274,9 @@ def act(action: str, data: str, index: Index, typed: list[str], options: dict[st
     """Do what needs an index."""
     as_json = "--json" in options
     if action == "--version":
-        playbooks = sum(len(scope.rows) for scope in index.scopes if scope.kind == "playbook")
         return Output(
-            f"backend-architecture {__version__}, facts as of {index.verified or 'no day'}, "
-            f"{index.count - playbooks} rows, {playbooks} playbooks, {len(recipe_names(data))} recipes"
+            f"backend-architecture {__version__}, facts as of {index.verified or 'no day'}, {index.rows} rows, "
+            f"{index.count - index.rows} playbooks, {len(recipe_names(data))} recipes"
         )
     if action == "--show":
         return run_show(data, index, typed, as_json)

@@ -72,19 +72,34 @@ def plain_scores(documents: list[list[str]], rows_of: dict[str, list[int]]) -> d
     return scores
 
 
-def posting_lines(documents: list[list[str]], found_in: dict[str, list[int]], weigh: Weigh) -> dict[str, str]:
-    """{term: posting line} for the rows' token lists and {term: rows in which it stands in any column}."""
+def weights(documents: list[list[str]], rows: list[int], weigh: Weigh) -> dict[str, dict[int, float]]:
+    """{term: {row: weight}} of some of the rows, weighed as a collection of their own."""
     rows_of: dict[str, list[int]] = {}
-    for row, document in enumerate(documents):
-        for term in dict.fromkeys(document):
-            rows_of.setdefault(term, []).append(row)
-    scores = weigh(documents, rows_of) if rows_of else {}
+    for place, row in enumerate(rows):
+        for term in dict.fromkeys(documents[row]):
+            rows_of.setdefault(term, []).append(place)
+    scores = weigh([documents[row] for row in rows], rows_of) if rows_of else {}
+    return {term: {rows[place]: score for place, score in zip(rows_of[term], scores[term])} for term in rows_of}
+
+
+def posting_lines(
+    documents: list[list[str]], playbooks: set[int], found_in: dict[str, list[int]], weigh: Weigh
+) -> dict[str, str]:
+    """{term: posting line} for the rows' token lists and {term: rows in which it stands in any column}.
+
+    Rows and playbooks are collections apart: what is common among tasks may be rare among rows.
+    """
+    layers = [[row for row in range(len(documents)) if (row in playbooks) is layer] for layer in (False, True)]
+    scores: dict[str, dict[int, float]] = {}
+    for layer in layers:
+        for term, found in weights(documents, layer, weigh).items():
+            scores.setdefault(term, {}).update(found)
     lines = {}
     for term, rows in found_in.items():
-        heavy = rows_of.get(term, [])
-        weights = [max(round(score * 1000), search.MIN_WEIGHT) for score in scores.get(term, [])]
+        heavy = sorted(scores.get(term, {}))
+        rounded = [max(round(scores[term][row] * 1000), search.MIN_WEIGHT) for row in heavy]
         light = sorted(set(rows) - set(heavy))
-        lines[term] = "\t".join(" ".join(map(str, numbers)) for numbers in (heavy, weights, light))
+        lines[term] = "\t".join(" ".join(map(str, numbers)) for numbers in (heavy, rounded, light))
     return lines
 
 
@@ -108,15 +123,18 @@ def index_bytes(data: str, weigh: Weigh = rank_bm25_scores) -> bytes:
     head: list[str] = []
     rows: list[str] = []
     documents: list[list[str]] = []
+    playbooks: set[int] = set()
     found_in: dict[str, list[int]] = {}
     counts: Counter[str] = Counter()
-    for path in sorted(tables, key=search.scope_name):
+    for path in sorted(tables, key=lambda path: (path.startswith("playbooks/"), search.scope_name(path))):
         table = tables[path]
         about = descriptions.get(search.scope_name(path), [categories(table), "", ""])
         head.append(file_line(path, table, len(rows), ["|".join(table.columns), *about]))
         for record in sorted(table.records, key=lambda record: record.cells[table.columns.index("ID")]):
             fields = dict(zip(table.columns, record.cells))
             title = " ".join(fields["Name"].split())
+            if path.startswith("playbooks/"):
+                playbooks.add(len(documents))
             documents.append(row_tokens(fields))
             found = row_words(fields)
             counts.update(found)
@@ -129,7 +147,7 @@ def index_bytes(data: str, weigh: Weigh = rank_bm25_scores) -> bytes:
     body = {f"!{number:06}": row for number, row in enumerate(rows)}
     body.update((f"~{size:02}", " ".join(listed)) for size, listed in vocabulary(counts).items())
     body.update((f"?{start}", " ".join(ends)) for start, ends in right_words(set(found_in)).items())
-    body.update(posting_lines(documents, found_in, weigh))
+    body.update(posting_lines(documents, playbooks, found_in, weigh))
     body.update(("=" + term, "|".join(sorted(same))) for term, same in synonym_pairs(synonyms).items())
     newest = max((day for table in tables.values() for day in table.column("Verified")), default="")
     return assemble([f"settings\t{search.fingerprint()}\t{search.printable(newest)}", *head], body)

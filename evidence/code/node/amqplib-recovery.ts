@@ -1,0 +1,3 @@
+<<CELL>>
+
+declare function handle(content: Buffer): Promise<void>;

@@ -1,0 +1,3 @@
+<<CELL>>
+
+declare function saveUser(user: unknown): Promise<{ id: string }>;

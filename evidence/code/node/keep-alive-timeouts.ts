@@ -1,0 +1,5 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+<<CELL>>
+
+declare const PORT: number;
+declare function handle(req: IncomingMessage, res: ServerResponse): void;

@@ -1,0 +1,3 @@
+<<CELL>>
+
+declare function download(key: string): Promise<Buffer>;

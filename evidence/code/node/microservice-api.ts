@@ -1,0 +1,4 @@
+<<CELL>>
+
+declare const db: import('pg').Pool;
+declare const PORT: number;

@@ -1,0 +1,3 @@
+<<CELL>>
+
+declare function cachedPrice(sku: string): Promise<unknown>;

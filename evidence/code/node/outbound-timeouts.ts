@@ -1,0 +1,3 @@
+<<CELL>>
+
+declare const STOCK_URL: string;

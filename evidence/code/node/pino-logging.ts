@@ -1,0 +1,3 @@
+<<CELL>>
+
+declare function charge(orderId: string): Promise<void>;

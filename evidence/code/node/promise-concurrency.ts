@@ -1,0 +1,3 @@
+<<CELL>>
+
+declare function fetchPrice(sku: string, signal?: AbortSignal): Promise<number>;

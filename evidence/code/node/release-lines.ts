@@ -1,0 +1,4 @@
+<<CELL>>
+
+declare const PARTNER_URL: string;
+export { res };

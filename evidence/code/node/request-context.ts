@@ -1,0 +1,3 @@
+<<CELL>>
+
+declare const queue: (() => void)[];

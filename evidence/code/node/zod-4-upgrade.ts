@@ -1,0 +1,4 @@
+<<CELL>>
+
+declare const body: unknown;
+declare function reply(status: number, problem: object): void;
