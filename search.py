@@ -75,11 +75,11 @@ ECHO, ECHO_WORD, LISTED, NEAR_WORDS = 120, 32, 8, 3
 # for terms found in more than half of the rows.
 K1, B, EPSILON = 1.5, 0.75, 0.25
 # A column counts as if its words stood there so many times; columns not named here count once.
-# At zero a word still finds its row but adds nothing to its rank: exceptions, alternatives and
+# At zero a word still finds its row but adds nothing to its rank: exceptions, alternatives (a Situation names them) and
 # code speak of other subjects as often as of their own.
 COLUMN_WEIGHTS = {
     "Name": 3, "Keywords": 2, "Avoid When": 0, "Trade-offs": 0, "Example": 0, "Good Code": 0, "Bad Code": 0,
-    "Steps": 0,
+    "Situation": 0, "Steps": 0,
 }  # fmt: skip
 # No question is about references, links and dates; and what a playbook says beyond its steps is of any task.
 UNSEARCHED = (

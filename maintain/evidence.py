@@ -4,7 +4,7 @@
     python -m maintain.evidence change        in one of them
 
 evidence/<file>.tsv lies beside data/*/<file>.csv, one line a claim: reference, claim (with the number or name as it
-stands in the row), source and place in it (or what was run), the day, and how it was checked (read, run, derived).
+stands in the row), source and place in it (or what was run), the day, and how it was checked (read, run, derived, or unread).
 What needs a claim: names in backticks, and numbers with a unit, a sign of per cent, a decimal point, or of two and more
 digits. evidence/excused.tsv lists what does not, with the reason: numbers of an example's story, ordinary words.
 
@@ -23,7 +23,7 @@ from search import DATA, csv_files, scope_name
 
 EVIDENCE = Path(__file__).resolve().parent.parent / "evidence"
 COLUMNS = ("Ref", "Claim", "Source", "Checked", "How")
-HOW = ("read", "run", "derived")
+HOW = ("read", "run", "derived", "unread")  # unread: the source is named, and still to be opened
 # No claims: names, words to find it by, references, and code, which is run or compiled elsewhere.
 UNCLAIMED = (
     "ID", "Name", "Category", "Keywords", "Example", "Good Code", "Bad Code", "Recipes", "Related", "Source",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import search
-from maintain import tables
+from benchmarks import retrieval
+from maintain import code, tables
 
 from .conftest import ROOT, write_csv
 
@@ -23,6 +26,8 @@ TASKS = [
     ["move-kitchen", "Move the kitchen to another house", "relocation; new house", "The lease ends.", "1. Pack.",
      "- Is the stove off?", ""],
 ]  # fmt: skip
+# Others, since a word that half of all playbooks hold says nothing.
+OTHERS = [[f"task-{n}", f"Do chore {n}", "dusting; sweeping", "Dirt.", "1. Do it.", "- Done?", ""] for n in range(6)]
 
 
 @pytest.fixture
@@ -30,6 +35,7 @@ def kitchen(data: Path) -> Path:
     """The small knowledge base with two playbooks and a recipe, which lies beside its data."""
     inside = data / "data"
     write_csv(inside / "playbooks" / "change.csv", TASKS, COLUMNS)
+    write_csv(inside / "playbooks" / "operate.csv", OTHERS, COLUMNS)
     for folder in ("domains", "stacks"):
         (data / folder).rename(inside / folder)
     recipe = data / "recipes" / "carrot-soup"
@@ -119,7 +125,7 @@ def test_the_list_holds_playbooks_and_recipes(ask: Run) -> None:
 
 
 def test_the_version_counts_them(ask: Run) -> None:
-    assert ask("--version")[1].strip().endswith("4 rows, 2 playbooks, 1 recipes")
+    assert ask("--version")[1].strip().endswith("4 rows, 8 playbooks, 1 recipes")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +149,71 @@ def test_a_knowledge_base_without_playbooks_says_so(run: Run) -> None:
     status, _, err = run("--playbook", "soup")
     assert status == search.USAGE
     assert "there is none" in err
+
+
+# ---------------------------------------------------------------- those that we ship
+
+
+def tasks() -> list[tuple[str, str]]:
+    """(what somebody types, the playbook that must come first) of tests/tasks.csv."""
+    with open(ROOT / "tests" / "tasks.csv", encoding="utf-8", newline="") as file:
+        return [(row["Task"], row["Playbook"]) for row in csv.DictReader(file)]
+
+
+def reports(task: str) -> bool:
+    """Whether it belongs to the half that only reports: decided once and for all by its text."""
+    return hashlib.sha256(task.encode("utf-8")).digest()[0] % 2 == 1
+
+
+@pytest.mark.parametrize(("half", "share"), [(False, 0.95), (True, 0.93)], ids=["for tuning", "that only reports"])
+def test_the_right_playbook_comes_first(half: bool, share: float) -> None:
+    index = search.open_index(search.DATA)
+    kinds = [scope.name for scope in index.scopes if scope.kind == "playbook"]
+    asked = [each for each in tasks() if reports(each[0]) is half]
+    found = [index.row(search.answer(index, task, kinds, 1).hits[0].number)[0] == ref for task, ref in asked]
+    assert len(found) >= 45
+    assert sum(found) >= share * len(found)
+
+
+def test_there_are_three_and_more_questions_for_each_playbook() -> None:
+    index = search.open_index(search.DATA)
+    playbooks = {index.row(row)[0] for scope in index.scopes if scope.kind == "playbook" for row in scope.rows}
+    counts = {ref: sum(each == ref for _, each in tasks()) for ref in playbooks}
+    assert min(counts.values()) >= 3, counts
+    assert {ref for _, ref in tasks()} == playbooks
+
+
+def test_a_question_that_nothing_answers_gets_no_playbook() -> None:
+    index = search.open_index(search.DATA)
+    beside = [question for question in retrieval.questions() if question.kind == retrieval.UNANSWERABLE]
+    named = [question.text for question in beside if search.answer(index, question.text, [], 3).playbook]
+    assert len(named) <= 0.05 * len(beside), named
+
+
+def test_a_task_asked_as_an_ordinary_question_is_told_of_its_playbook() -> None:
+    index = search.open_index(search.DATA)
+    asked = [each for each in tasks() if not reports(each[0])]
+    named = [(search.answer(index, task, [], 3).playbook or ("",))[0] for task, _ in asked]
+    right = sum(name == ref for name, (_, ref) in zip(named, asked))
+    wrong = sum(bool(name) and name != ref for name, (_, ref) in zip(named, asked))
+    assert right >= 0.5 * len(asked)
+    assert wrong <= 0.05 * len(asked)
+
+
+def test_each_diagram_is_one_that_mermaid_parsed() -> None:
+    lock = {key[0]: rest[0] for key, rest in code.read_lock().items() if key[1] == "Diagram"}
+    table = tables.read_table(search.DATA, "playbooks/design.csv")
+    now = {f"design/{row}": search.checksum(text.encode("utf-8")) for row, text in
+           zip(table.column("ID"), table.column("Diagram"))}  # fmt: skip
+    assert now == lock, "type: .venv/bin/python -m maintain.diagrams"
+
+
+def test_there_are_enough_playbooks_of_each_kind() -> None:
+    counts = {
+        scope.name: len(scope.rows) for scope in search.open_index(search.DATA).scopes if scope.kind == "playbook"
+    }
+    least = {"design": 10, "change": 8, "diagnose": 6, "review": 4, "operate": 4}
+    assert all(counts.get(kind, 0) >= number for kind, number in least.items()), counts
 
 
 def test_rows_and_the_recipes_that_answer_them_name_each_other() -> None:
