@@ -4,7 +4,8 @@
     python -m maintain.evidence change        in one of them
 
 evidence/<file>.tsv lies beside data/*/<file>.csv, one line a claim: reference, claim (with the number or name as it
-stands in the row), source and place in it (or what was run), the day, and how it was checked (read, run, derived, or unread).
+stands in the row), source and place in it (or what was run), the day, and how it was checked (read, run, derived;
+unread: named, and still to be opened).
 What needs a claim: names in backticks, and numbers with a unit, a sign of per cent, a decimal point, or of two and more
 digits. evidence/excused.tsv lists what does not, with the reason: numbers of an example's story, ordinary words.
 
@@ -30,7 +31,7 @@ UNCLAIMED = (
     "Verified", "Diagram", "Severity",
 )  # fmt: skip
 UNITS = r"(?: ?(?:%|ms|s|min|h|kB|KB|KiB|MB|MiB|GB|GiB|TB|bytes|days|hours|minutes|seconds)\b| ?%)"
-NUMBER = re.compile(rf"(?<![\w.,/-])(?:\d[\d,]*\d(?:\.\d+)*|\d\.\d[\d.]*\d?|\d(?={UNITS}))(?!\w|\.\d)")
+NUMBER = re.compile(rf"(?<![\w.,/-])(?:\d[\d,]*\d(?:\.\d+)*|\d\.\d+(?:\.\d+)*|\d(?={UNITS}))(?!\w|\.\d)")
 
 
 def ledger(name: str) -> list[list[str]]:
