@@ -34,7 +34,8 @@ SURROUNDINGS = ROOT / "evidence" / "code"
 LOCK = SURROUNDINGS / "lock.tsv"
 LOCK_COLUMNS = ("Ref", "Column", "Checksum", "How", "Versions", "Day")
 BUILD = Path(os.environ.get("CODE_BUILD", SURROUNDINGS / ".build"))
-STACKS = ("go", "java", "node", "python", "rust")  # C# has no compiler among the package registries' wares
+# C# has none, since no package registry carries its compiler.
+STACKS = sorted(path.stem for path in Path(__file__).with_name("compilers").glob("[a-z]*.py"))
 COLUMNS = {"Good Code": "good", "Bad Code": "bad"}
 
 

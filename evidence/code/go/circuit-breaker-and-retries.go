@@ -1,0 +1,3 @@
+var client = &http.Client{Timeout: 2 * time.Second}
+
+<<CELL>>

@@ -1,0 +1,8 @@
+var (
+	lbNet *net.IPNet
+	addr  string
+)
+
+func serve() {
+	<<CELL>>
+}

@@ -1,0 +1,5 @@
+type Order struct{ ID, Total int64 }
+
+type Store struct{ db *sql.DB }
+
+<<CELL>>

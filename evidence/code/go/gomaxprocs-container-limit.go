@@ -1,0 +1,8 @@
+package <<NAME>>
+
+import (
+	"log/slog"
+	"runtime"
+)
+
+<<CELL>>

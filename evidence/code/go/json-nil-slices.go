@@ -1,0 +1,3 @@
+type Order struct{ ID int64 }
+
+<<CELL>>

@@ -1,0 +1,5 @@
+type Order struct {
+	Role string `json:"role"`
+}
+
+<<CELL>>

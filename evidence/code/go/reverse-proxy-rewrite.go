@@ -1,0 +1,5 @@
+func userFrom(ctx context.Context) string { return "" }
+
+func gateway(mux *http.ServeMux, backend *url.URL, backendTransport http.RoundTripper) {
+	<<CELL>>
+}

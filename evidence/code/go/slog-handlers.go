@@ -1,0 +1,12 @@
+package <<NAME>>
+
+import (
+	"context"
+	"log/slog"
+)
+
+type traceKey struct{}
+
+type User struct{ Name string }
+
+<<CELL>>

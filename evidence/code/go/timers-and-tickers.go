@@ -1,0 +1,3 @@
+type Item struct{ ID int64 }
+
+<<CELL>>

@@ -1,0 +1,3 @@
+<<CELL>>
+
+func main() {}
