@@ -70,7 +70,7 @@ def compile(build: Path, texts: dict[str, str]) -> dict[str, str]:
     shutil.rmtree(folder / "cells", ignore_errors=True)
     for name, text in texts.items():
         written(folder / "cells" / name, name, text)
-    done = go(build, "vet", "./...")
+    done = go(build, "vet", "./lib", "./cells/...")
     faults: dict[str, str] = {}
     for place, name, fault in re.findall(r"^(?:vet: )?(cells/(\w+)/code\.go:.*?): (.*)", done.stderr, re.MULTILINE):
         faults[name] = faults.get(name, "") + f"{place.rpartition('code.go:')[2]}: {fault}\n"
@@ -96,10 +96,13 @@ def run(build: Path, name: str, text: str) -> tuple[int, str]:
     if done.returncode:
         return 70, done.stderr
     added = {"DATABASE_URL": postgres().new_database()} if "DATABASE_URL" in text else {}
-    done = subprocess.run(
-        [program], cwd=folder, env={**os.environ, **added}, stdin=subprocess.DEVNULL,
-        capture_output=True, encoding="utf-8", timeout=60, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [program], cwd=folder, env={**os.environ, **added}, stdin=subprocess.DEVNULL,
+            capture_output=True, encoding="utf-8", timeout=60, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return 70, "still running after 60 s"
     if done.returncode and not done.stdout.strip():  # a program at fault itself, which has measured nothing
         return 70, done.stderr
     return done.returncode, done.stdout

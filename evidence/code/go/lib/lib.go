@@ -2,6 +2,7 @@
 package lib
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -44,9 +47,20 @@ func Child() bool { return os.Getenv("CODE_CHILD") != "" }
 func Isolated(variables ...string) (int, string) {
 	self := exec.Command(os.Args[0])
 	self.Env = append(os.Environ(), append(variables, "CODE_CHILD=1")...)
-	output, _ := self.CombinedOutput()
-	return self.ProcessState.ExitCode(), string(output)
+	var output bytes.Buffer
+	self.Stdout, self.Stderr = &output, &output
+	if err := self.Start(); err != nil {
+		panic(err)
+	}
+	child.Store(self.Process)
+	self.Wait()
+	return self.ProcessState.ExitCode(), output.String()
 }
+
+var child atomic.Pointer[os.Process]
+
+// Stop sends SIGTERM to the process that Isolated has started.
+func Stop() { child.Load().Signal(syscall.SIGTERM) }
 
 // Address is one of the loopback interface on which nobody listens just now.
 func Address() string {
