@@ -1,6 +1,6 @@
 """A job that runs once for each slot of its schedule (cron.sql), on one of as many replicas as you like.
 
-Run: DATABASE_URL=postgresql://... python cron.py     straight to PostgreSQL, past any pooler
+Run: DATABASE_URL=postgresql://HOST/NAME python cron.py     straight to PostgreSQL, past any pooler
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A hot read path for FastAPI: one rebuild per key, stale answers meanwhile, deadlines, and shedding when it is full.
 
-Run: DATABASE_URL=postgresql://... python hot_path.py
+Run: DATABASE_URL=postgresql://HOST/NAME python hot_path.py
 All state lives on the event loop, so that it needs no lock; only `load_report` runs in threads.
 """
 

@@ -1,6 +1,6 @@
 """POST /payments with an idempotency key, around a provider whose answers get lost.
 
-Run: DATABASE_URL=postgresql://... PROVIDER_URL=https://... python payments.py
+Run: DATABASE_URL=postgresql://HOST/NAME PROVIDER_URL=https://HOST python payments.py
 A payment is started (committed before the provider hears of it), then succeeded, failed, or unknown: it may have been
 charged. Unknown ones are settled by asking the provider, never by guessing.
 """
@@ -93,7 +93,7 @@ async def recover(key: UUID, request: dict[str, Any], resume: bool) -> None:
 
 
 async def recovery() -> None:
-    while True:
+    while not provider.is_closed:
         due = []
         try:  # the time for both calls is the least pause, so that nobody else asks meanwhile
             due = await run("SELECT * FROM payment_due(%s, %s, %s)", 3 * PROVIDER_TIMEOUT, RECHECK, RESUME_FOR)

@@ -17,6 +17,7 @@ const START = {
   running: 50, // attempts at the same time
   waiting: 100, // calls that stand in line for one
   maxBytes: 10_000_000, // of one body, as it lies in memory
+  send: fetch, // or undici's own with a dispatcher: a proxy, a client certificate
 };
 
 export type Call = {
@@ -85,7 +86,7 @@ export class Client {
 
   async #attempt(target: URL, init: RequestInit, over: AbortSignal) {
     const signal = AbortSignal.any([over, AbortSignal.timeout(this.#settings.attemptTimeout)]);
-    const { status, headers, body } = await fetch(target, { ...init, signal, redirect: 'manual' });
+    const { status, headers, body } = await this.#settings.send(target, { ...init, signal, redirect: 'manual' });
     const chunks: Uint8Array[] = [];
     let size = 0;
     // Every body is read to its end: that frees the connection for the next call, and a body that breaks off is seen

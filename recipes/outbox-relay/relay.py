@@ -1,6 +1,6 @@
 """A relay from the outbox of outbox.sql to a Valkey or Redis stream: at least once, in order within an aggregate.
 
-Run: DATABASE_URL=postgresql://... VALKEY_URL=redis://... python relay.py     a second one beside it stands by
+Run: DATABASE_URL=postgresql://HOST/NAME VALKEY_URL=redis://HOST python relay.py     a second one beside it stands by
 """
 
 import logging
@@ -51,7 +51,7 @@ class Unconfirmed(Exception):
 def publish(valkey: Redis, events: list[tuple[Any, ...]]) -> None:
     pipe = valkey.pipeline(transaction=False)  # one connection: WAITAOF speaks of what was written on its own
     if events:
-        pipe.eval(APPEND, 1, STREAM, *(field for event in events for field in event))
+        pipe.execute_command("EVAL", APPEND, 1, STREAM, *(field for event in events for field in event))
     pipe.execute_command("WAITAOF", 1, REPLICAS, int(CONFIRM * 1000))
     disk, replicas = pipe.execute()[-1]
     if disk < 1 or replicas < REPLICAS:

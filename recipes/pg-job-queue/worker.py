@@ -1,6 +1,6 @@
 """A worker for the job queue of queue.sql: leases, heartbeat, retries, dead letters, and a shutdown that loses nothing.
 
-Run: DATABASE_URL=postgresql://... python worker.py     as many of them as you like
+Run: DATABASE_URL=postgresql://HOST/NAME python worker.py     as many of them as you like
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class Worker:
             self.held.pop(job.lease, None)
 
     async def heartbeat(self) -> None:
-        while True:
+        while not self.pool.closed:
             await asyncio.sleep(LEASE / 4)
             asked, held = self.clock(), dict(self.held)
             jobs = [job for job, _ in held.values()]

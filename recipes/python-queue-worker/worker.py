@@ -1,6 +1,6 @@
 """A worker for a Valkey or Redis stream: leases, retries, dead letters, and a shutdown that loses and repeats nothing.
 
-Run: VALKEY_URL=redis://... DATABASE_URL=postgresql://... python worker.py
+Run: VALKEY_URL=redis://HOST DATABASE_URL=postgresql://HOST/NAME python worker.py
 A message is an entry with the fields `job` (the producer's own id, the same when it sends again) and `payload` (JSON).
 """
 
@@ -71,11 +71,13 @@ class Worker:
             self.limit.reschedule(min(end, self.limit.when() or end))
 
     async def hold(self, entry: bytes, idle: float, deliveries: int) -> bool:
-        return bool(await self.valkey.eval(HOLD, 1, STREAM, GROUP, NAME, entry, int(idle * 1000), deliveries))
+        return bool(
+            await self.valkey.execute_command("EVAL", HOLD, 1, STREAM, GROUP, NAME, entry, int(idle * 1000), deliveries)
+        )
 
     async def bury(self, entry: bytes, why: str, deliveries: int) -> None:
         log.error("dead letter %s: %s", entry, why)
-        await self.valkey.eval(BURY, 2, STREAM, DEAD, GROUP, NAME, entry, why, deliveries)
+        await self.valkey.execute_command("EVAL", BURY, 2, STREAM, DEAD, GROUP, NAME, entry, why, deliveries)
 
     async def next(self) -> tuple[bytes, dict[bytes, bytes]] | None:
         while time.monotonic() >= self.sweep_at:  # messages of workers that died, and those due for another attempt

@@ -61,7 +61,7 @@ class Lease:
     def _run(self, script: str, argument: int = 0) -> Any:
         # The braces put both keys into one slot, so that it runs in a cluster too.
         keys = f"lock:{{{self.name}}}", f"fence:{{{self.name}}}"
-        return self.redis.eval(script, 2, *keys, self.owner, argument)
+        return self.redis.execute_command("EVAL", script, 2, *keys, self.owner, argument)
 
     def acquire(self, wait: float) -> None:
         end = time.monotonic() + wait

@@ -97,7 +97,7 @@ class Cache(Generic[T]):
     async def _run(self, script: str, key: str, *arguments: object) -> Any:
         keys = f"{{{self.prefix}:{key}}}", f"{{{self.prefix}:{key}}}:lock"  # braces: one slot of a cluster
         async with asyncio.timeout(self.timeout):
-            return await self.redis.eval(script, 2, *keys, *arguments)  # type: ignore
+            return await self.redis.execute_command("EVAL", script, 2, *keys, *arguments)
 
     async def _find(self, key: str) -> T | None:
         owner, lock = secrets.token_hex(16), round((self.load_timeout + 1) * 1000)

@@ -20,7 +20,7 @@ log = logging.getLogger("token_bucket")
 LUA = """
 local rate, burst, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')  -- the server's clock: those of the callers differ
-local now = time[1] * 1000000 + time[2]
+local now = time[1] * 1e6 + time[2]
 local state = redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens, at = tonumber(state[1]) or burst, tonumber(state[2]) or now
 -- After a failover the clock may be behind: then nothing is added, and nothing taken away.
@@ -79,9 +79,10 @@ class TokenBucket:
             # Around everything: waiting for a connection, its making and greeting, the answer.
             async with asyncio.timeout(self.timeout):
                 # EVAL, not EVALSHA: the script is small, and there is nothing to load again after a restart.
-                allowed, tokens, wait = await self.redis.eval(LUA, 1, key, self.rate, self.burst, cost)  # type: ignore
+                answer = await self.redis.execute_command("EVAL", LUA, 1, key, self.rate, self.burst, cost)
         except (RedisError, OSError, TimeoutError) as error:
             return self.failed(error)
+        allowed, tokens, wait = answer
         return Answer(bool(allowed), float(tokens), wait / 1000)
 
     def failed(self, error: Exception) -> Answer:

@@ -28,10 +28,10 @@ BATCH = 5000  # rows in one transaction of the backfill
 MAX_LAG = 64 * 1024 * 1024  # bytes that a standby may be behind before the backfill waits for it
 
 REQUIRED = f"{TABLE}_{COLUMN}_required"  # the constraint, and also the trigger and its function
-CONSTRAINT = f"SELECT 1 FROM pg_constraint WHERE conrelid = '{TABLE}'::regclass AND conname = '{REQUIRED}'"
-COLUMN_IS = f"SELECT 1 FROM pg_attribute WHERE attrelid = '{TABLE}'::regclass AND attname = '{COLUMN}'"
-TRIGGER_IS = f"SELECT 1 FROM pg_trigger WHERE tgrelid = '{TABLE}'::regclass AND tgname = '{REQUIRED}'"
-INDEX_IS = f"SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('{INDEX}')"
+CONSTRAINT = f"""SELECT 1 FROM pg_constraint WHERE conrelid = '{TABLE}'::regclass AND conname = '{REQUIRED}'"""
+COLUMN_IS = f"""SELECT 1 FROM pg_attribute WHERE attrelid = '{TABLE}'::regclass AND attname = '{COLUMN}'"""
+TRIGGER_IS = f"""SELECT 1 FROM pg_trigger WHERE tgrelid = '{TABLE}'::regclass AND tgname = '{REQUIRED}'"""
+INDEX_IS = f"""SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('{INDEX}')"""
 USERS = f"""SELECT string_agg(DISTINCT format('pid %s %s since %s', pid, state, xact_start), ', ')
     FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = '{TABLE}'::regclass AND granted
     AND pid <> pg_backend_pid() AND xact_start < now() - interval '1 second'"""
@@ -135,8 +135,11 @@ def build_index(db: psycopg.Connection[Any]) -> None:
 def main() -> int:
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, application_name=REQUIRED) as db:
         # The role's limits are meant for requests. The second setting ends the session soon after this program dies.
-        limits = "'statement_timeout', 'transaction_timeout', 'idle_session_timeout'"
-        run(db, f"SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ({limits})")
+        run(
+            db,
+            """SELECT set_config(name, '0', false) FROM pg_settings
+            WHERE name IN ('statement_timeout', 'transaction_timeout', 'idle_session_timeout')""",
+        )
         run(db, "SET client_connection_check_interval = '1s'")
         if not run(db, f"SELECT pg_try_advisory_lock(hashtext('{REQUIRED}'))"):
             say("another run is at work")

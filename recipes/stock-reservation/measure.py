@@ -30,7 +30,8 @@ def run(server: Postgres, folder: Path, buckets: int, clients: int) -> tuple[flo
     script.write_text("SELECT reserve(gen_random_uuid(), 'lamp', 1, '15 minutes');\n", encoding="utf-8")
     options = ["-n", "-M", "prepared", "-f", script, "-c", clients, "-T", SECONDS, "-l", "--log-prefix", log]
     subprocess.run([str(word) for word in [PGBENCH, *options, url]], check=True, capture_output=True)
-    lines = [line for path in folder.glob(f"{log.name}.*") for line in path.read_text(encoding="utf-8").splitlines()]
+    logs = [path for path in folder.iterdir() if path.name.startswith(log.name)]
+    lines = [line for path in logs for line in path.read_text(encoding="utf-8").splitlines()]
     times = sorted(int(line.split()[2]) for line in lines)
     return len(times) / SECONDS, times[len(times) * 99 // 100] / 1000
 
