@@ -201,7 +201,7 @@ def skill_files(script_path: str) -> dict[str, bytes]:
     """Every file of an installed skill: its path inside the skill's folder, and its bytes."""
     files = {"SKILL.md": skill_text(script_path).encode("utf-8"), "search.py": (HERE / "search.py").read_bytes()}
     for path in sorted((HERE / "data").rglob("*")):
-        if path.suffix in (".csv", ".tsv"):
+        if path.suffix in (".csv", ".tsv") and path.name != "releases.csv":  # that one is for maintain/freshness.py
             files[path.relative_to(HERE).as_posix()] = path.read_bytes()
     recipes = HERE / "recipes"
     for folder in sorted(recipes.iterdir()) if recipes.is_dir() else ():

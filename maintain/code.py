@@ -5,9 +5,10 @@
     python -m maintain.code go --only panic   rows whose ID holds a word; the other lines of the lock stay
 
 A cell is bare code, so evidence/code/<stack>/ holds what surrounds it: `<row>.<ext>` for one row, `<row>.bad.<ext>`
-where its Bad Code needs another, `default.<ext>` for the rest. There <<CELL>> stands for the cell, with the
-indentation of the line that it stands in, and <<NAME>> for a name of its own. `<row>.run.<ext>` is a program that
-ends with 0 when the cell does what the row promises and with 1 when it shows the fault, and prints what it saw.
+where its Bad Code needs another, `default.<ext>` for the rest, or the row's program where a stack has no default. There
+<<CELL>> stands for the cell, with the indentation of the line that it stands in, and <<NAME>> for a name of its own.
+`<row>.run.<ext>` is a program that ends with 0 when the cell does what the row promises and with 1 when it shows the
+fault, and prints what it saw.
 
 evidence/code/lock.tsv is what passed: reference, column, checksum of the cell, how (`compiles`, or `runs: ` and what
 the program printed), versions, day. The tests hold it against the cells. Bad Code that its compiler refuses, when the
@@ -73,7 +74,7 @@ def surrounded(cell: Cell, ending: str, kind: str = "") -> str | None:
     """A cell within its surroundings, or None when there are none of that kind (`.run` for programs)."""
     folder = SURROUNDINGS / cell.stack
     names = [f"{cell.row}.{COLUMNS[cell.column]}{kind}.{ending}", f"{cell.row}{kind}.{ending}"]
-    names += [] if kind else [f"default.{ending}"]
+    names += [] if kind else [f"default.{ending}", f"{cell.row}.run.{ending}"]
     for name in names:
         if (folder / name).exists():
             return filled((folder / name).read_text(encoding="utf-8"), cell)

@@ -42,7 +42,7 @@ def ledger(name: str) -> list[list[str]]:
 
 def ledgers() -> list[str]:
     """The names of all files that have claims on record."""
-    return sorted(path.stem for path in EVIDENCE.glob("*.tsv") if path.stem != "excused")
+    return sorted(path.stem for path in EVIDENCE.glob("*.tsv") if path.stem not in ("excused", "twins"))
 
 
 def excused() -> set[tuple[str, str]]:

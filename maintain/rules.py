@@ -21,14 +21,16 @@ LISTS = {
     "Checklist": ("- ", 10, 18), "Leave Out": ("- ", 1, 8),
 }  # fmt: skip
 PLAYBOOK_WORDS = (500, 900)
+ROW_KEYWORDS, PLAYBOOK_KEYWORDS = (6, 15), (6, 30)  # people ask for a task in more ways than for a fact
 OPTIONAL = ("Example", "Good Code", "Bad Code", "Verified", "Recipes", "Arithmetic", "Diagram")
-MANY_LINES = (*OPTIONAL, *LISTS)
+ROW_LISTS = ("Solution", "Do", "Don't", "Pitfalls")  # of rows: one fact or act an item
+MANY_LINES = (*OPTIONAL, *LISTS, *ROW_LISTS)
 HOLLOW = ("\u2014", "leverag", "seamless", "robust", "best-in-class", "best practice", "cutting-edge")
 CODE = (r"((?!.*```)[^\n]*(\n(?!.*```)[^\n]*){2,17})?", "3 to 18 lines of bare code, or nothing")
 # What a cell must look like as a whole, and how to say so.
 FORMATS = {
     "ID": ("[a-z0-9]+(-[a-z0-9]+)*", "a slug such as transactional-outbox"),
-    "Keywords": (r"[^;\s][^;]*(; [^;\s][^;]*){5,14}", "6 to 15 terms, a semicolon and a blank between them"),
+    "Keywords": (r"[^;\s][^;]*(; [^;\s][^;]*)*", "terms, a semicolon and a blank between them"),
     "Example": (r"(```[a-z0-9+#-]+\n((?!```).*\n)+```)?", "one fenced block that names its language, or nothing"),
     "Good Code": CODE,
     "Bad Code": CODE,
@@ -70,6 +72,14 @@ def rule_repeats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
             yield column, "names something twice"
 
 
+def rule_keywords(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """There are as many keywords as fit a row or a playbook."""
+    count = len(row["Keywords"].split("; "))
+    least, most = PLAYBOOK_KEYWORDS if "Steps" in row else ROW_KEYWORDS
+    if not least <= count <= most:
+        yield "Keywords", f"has {count} terms, expected {least} to {most}"
+
+
 def rule_code(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Good Code and Bad Code come together."""
     if bool(row.get("Good Code")) != bool(row.get("Bad Code")):
@@ -103,6 +113,19 @@ def rule_lists(row: dict[str, str]) -> Iterator[tuple[str, str]]:
                 yield column, f"{item[:40]!r} does not start with {mark.format(number)!r}"
 
 
+def rule_items(row: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Solution, Do, Don't and Pitfalls are lists of at most eight whole sentences, or one paragraph."""
+    for column in ROW_LISTS:
+        items = row.get(column, "").split("\n")
+        if len(items) == 1 and not items[0].startswith("- "):
+            continue
+        if len(items) > 8:
+            yield column, f"has {len(items)} items, expected at most 8"
+        for item in items:
+            if not re.fullmatch(r"- \S.*[.!?)`\"']", item):
+                yield column, f"{item[:40]!r} is no item: expected '- ' and a whole sentence on one line"
+
+
 def rule_playbook_length(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """A playbook has 500 to 900 words, code apart."""
     text = "\n".join(row[column] for column in ("Situation", *LISTS))
@@ -118,8 +141,12 @@ def rule_acts(row: dict[str, str]) -> Iterator[tuple[str, str]]:
         yield "Steps", f"says {word!r}: give the command, and how to see that it worked"
 
 
-ROW_RULES = (rule_formats, rule_cells, rule_repeats, rule_code, rule_length, rule_wording)
-PLAYBOOK_RULES = (rule_formats, rule_cells, rule_repeats, rule_lists, rule_playbook_length, rule_acts, rule_wording)
+ROW_RULES = (
+    rule_formats, rule_cells, rule_keywords, rule_repeats, rule_items, rule_code, rule_length, rule_wording,
+)  # fmt: skip
+PLAYBOOK_RULES = (
+    rule_formats, rule_cells, rule_keywords, rule_repeats, rule_lists, rule_playbook_length, rule_acts, rule_wording,
+)  # fmt: skip
 
 
 def check(data: str) -> list[Problem]:

@@ -139,9 +139,12 @@ BROKEN_ROWS = [
     (rules.rule_cells, {"Solution": ""}),
     (rules.rule_cells, {"Name": " padded "}),
     (rules.rule_cells, {"Problem": "two\nlines"}),
-    (rules.rule_formats, {"Keywords": "one; two; three; four; five"}),
-    (rules.rule_formats, {"Keywords": "; ".join(f"term {number}" for number in range(16))}),
+    (rules.rule_keywords, {"Keywords": "one; two; three; four; five"}),
+    (rules.rule_keywords, {"Keywords": "; ".join(f"term {number}" for number in range(16))}),
     (rules.rule_repeats, {"Keywords": "one; two; three; four; five; One"}),
+    (rules.rule_items, {"Solution": "\n".join(["- Set it to 5."] * 9)}),
+    (rules.rule_items, {"Solution": "- Set it to 5.\nThen read it."}),
+    (rules.rule_items, {"Pitfalls": "- it fails; it hangs"}),
     (rules.rule_formats, {"Keywords": "one;two; three; four; five; six; seven"}),
     (rules.rule_length, {"Solution": "Too short."}),
     (rules.rule_length, {"Solution": "word " * 300}),
@@ -178,6 +181,7 @@ GOOD_PLAYBOOK = {
     "Diagram": "",
 }
 BROKEN_PLAYBOOKS = [
+    (rules.rule_keywords, {"Keywords": "; ".join(f"term {number}" for number in range(31))}),
     (rules.rule_lists, {"Checklist": "- Is it done?"}),
     (rules.rule_lists, {"Steps": GOOD_PLAYBOOK["Steps"].replace("3.", "4.")}),
     (rules.rule_lists, {"Steps": GOOD_PLAYBOOK["Steps"] + "\nLast words."}),

@@ -74,15 +74,23 @@ class Relay:
     def stop(self, *_: object) -> None:
         self.stopping = True
 
+    def alarm(self, *_: object) -> None:
+        raise TimeoutError(f"no answer within {2 * SILENCE} s")
+
     def work(self, database: psycopg.Connection[Any], valkey: Redis) -> None:
         publish(valkey, [])  # a broker that cannot confirm is found out before it gets anything, again and again
         purge_at = time.monotonic()
-        while not self.stopping:
-            full = pass_on(database, valkey) == BATCH
-            if time.monotonic() > purge_at and database.execute(FORGET, [KEEP]).rowcount < 1000:
-                purge_at = time.monotonic() + PURGE
-            if not full:
-                time.sleep(POLL * random.uniform(0.5, 1.5))
+        try:
+            while not self.stopping:
+                # Nothing else ends the wait for a database that took a question and has gone silent.
+                signal.setitimer(signal.ITIMER_REAL, 2 * SILENCE)
+                full = pass_on(database, valkey) == BATCH
+                if time.monotonic() > purge_at and database.execute(FORGET, [KEEP]).rowcount < 1000:
+                    purge_at = time.monotonic() + PURGE
+                if not full:
+                    time.sleep(POLL * random.uniform(0.5, 1.5))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def run(self) -> None:
         pause = POLL
@@ -101,7 +109,7 @@ class Relay:
                     ) as valkey,
                 ):  # fmt: skip
                     self.work(database, valkey)
-            except (psycopg.Error, RedisError, Unconfirmed) as error:
+            except (psycopg.Error, RedisError, TimeoutError, Unconfirmed) as error:
                 log.error("%r", error)
                 pause = POLL if time.monotonic() - began > 60 else min(MAX_PAUSE, pause * 2)
                 time.sleep(pause * random.uniform(0.5, 1))
@@ -110,5 +118,6 @@ class Relay:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     relay = Relay()
+    signal.signal(signal.SIGALRM, relay.alarm)
     signal.signal(signal.SIGTERM, relay.stop)
     relay.run()

@@ -75,10 +75,10 @@ class Relays:
         self.database, self.valkey, self.folder = database, valkey, folder
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, valkey: str = "", **settings: object) -> subprocess.Popen[bytes]:
+    def start(self, valkey: str = "", database: str = "", **settings: object) -> subprocess.Popen[bytes]:
         chosen = {"POLL": "0.02", "MAX_PAUSE": "0.2", "SILENCE": FOREVER, "CONFIRM": "20"}
         chosen |= {name: str(value) for name, value in settings.items()}
-        urls = {"DATABASE_URL": self.database, "VALKEY_URL": valkey or self.valkey}
+        urls = {"DATABASE_URL": database or self.database, "VALKEY_URL": valkey or self.valkey}
         with open(self.folder / "log", "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, HERE / "relay.py"], env={**os.environ, **chosen, **urls}, stdout=log, stderr=log
@@ -342,6 +342,25 @@ def test_events_survive_a_crash_of_the_broker(outbox: Outbox, relays: Relays, va
         "kill -9 of the broker after 100 events, 100 more while it is away",
         f"{sum(map(len, consumed(valkey.url).values()))} in its stream after the restart, in order, "
         f"{repeated(valkey.url)} twice",
+    )
+
+
+def test_a_database_that_never_answers_is_given_up(
+    postgres: Postgres, outbox: Outbox, relays: Relays, database: str, valkey: Valkey, fault: Fault
+) -> None:
+    proxy = Proxy(postgres.port)
+    process = relays.start(database=database.replace(str(postgres.port), str(proxy.port)), SILENCE=1)
+    write(outbox, "a", 0)
+    all_published(outbox)
+    proxy.hold.set()
+    write(outbox, "a", 1)
+    relays.logged("TimeoutError")
+    proxy.hold.clear()
+    all_published(outbox)
+    assert (consumed(valkey.url), process.poll()) == ({"a": [0, 1]}, None)
+    fault(
+        "PostgreSQL takes a question and never answers, then others can be asked",
+        f"given up after twice SILENCE, the same relay went on; {len(consumed(valkey.url)['a'])} of 2 events published",
     )
 
 

@@ -1,0 +1,5 @@
+import org.springframework.core.annotation.Order;
+
+class Code {
+    <<CELL>>
+}

@@ -1,0 +1,3 @@
+import static org.assertj.core.api.Assertions.assertThat;
+
+<<CELL>>

@@ -1,0 +1,5 @@
+class Code {
+    static final Logger log = LoggerFactory.getLogger(Code.class);
+
+    <<CELL>>
+}

@@ -1,0 +1,5 @@
+class Code {
+    EntityManager entityManager;
+
+    <<CELL>>
+}

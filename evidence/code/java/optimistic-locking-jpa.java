@@ -1,0 +1,6 @@
+class Code {
+    interface ProductRepository extends JpaRepository<Product, Long> { }
+    ProductRepository products;
+
+    <<CELL>>
+}

@@ -1,0 +1,5 @@
+class Code {
+    String issuer;
+
+    <<CELL>>
+}

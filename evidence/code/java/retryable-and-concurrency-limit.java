@@ -1,0 +1,3 @@
+record Stock(int pieces) { }
+
+<<CELL>>

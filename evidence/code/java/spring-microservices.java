@@ -1,0 +1,5 @@
+class Code {
+    static class InvalidRequest extends RuntimeException { }
+
+    <<CELL>>
+}
