@@ -197,6 +197,11 @@ class Plan(NamedTuple):
     keep: list[Path]
 
 
+def check_files() -> list[Path]:
+    """The checks of running servers, without their tests."""
+    return [path for path in sorted((HERE / "checks").rglob("*")) if path.suffix in (".sql", ".awk")]
+
+
 def skill_files(script_path: str) -> dict[str, bytes]:
     """Every file of an installed skill: its path inside the skill's folder, and its bytes."""
     files = {"SKILL.md": skill_text(script_path).encode("utf-8"), "search.py": (HERE / "search.py").read_bytes()}
@@ -208,6 +213,8 @@ def skill_files(script_path: str) -> dict[str, bytes]:
         if (folder / "README.md").is_file():
             for name in search.recipe_files(str(folder)):
                 files[f"recipes/{folder.name}/{name}"] = (folder / name).read_bytes()
+    for path in check_files():
+        files[path.relative_to(HERE).as_posix()] = path.read_bytes()
     files[".gitattributes"] = GIT_ATTRIBUTES.encode("utf-8")
     listing = {"made by": "render_skill.py", "files": sorted(files)}
     files[MANIFEST] = (json.dumps(listing, indent=2) + "\n").encode("utf-8")

@@ -83,8 +83,8 @@ COLUMN_WEIGHTS = {
 }  # fmt: skip
 # No question is about references, links and dates; and what a playbook says beyond its steps is of any task.
 UNSEARCHED = (
-    "ID", "Related", "Source", "Verified", "Recipes", "Ask First", "Arithmetic", "Way Back", "Checklist", "Leave Out",
-    "Diagram",
+    "ID", "Related", "Source", "Verified", "Recipes", "Checks", "Ask First", "Arithmetic", "Way Back", "Checklist",
+    "Leave Out", "Diagram",
 )  # fmt: skip
 PAIR_COLUMNS = ("Name", "Keywords")  # their neighbouring words are phrases, and are found as such
 PAIR_FACTOR = 0.3  # how much such a pair counts beside its two words

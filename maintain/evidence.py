@@ -27,8 +27,8 @@ COLUMNS = ("Ref", "Claim", "Source", "Checked", "How")
 HOW = ("read", "run", "derived", "unread")  # unread: the source is named, and still to be opened
 # No claims: names, words to find it by, references, and code, which is run or compiled elsewhere.
 UNCLAIMED = (
-    "ID", "Name", "Category", "Keywords", "Example", "Good Code", "Bad Code", "Recipes", "Related", "Source",
-    "Verified", "Diagram", "Severity",
+    "ID", "Name", "Category", "Keywords", "Example", "Good Code", "Bad Code", "Recipes", "Checks", "Related",
+    "Source", "Verified", "Diagram", "Severity",
 )  # fmt: skip
 UNITS = r"(?: ?(?:%|ms|s|min|h|kB|KB|KiB|MB|MiB|GB|GiB|TB|bytes|days|hours|minutes|seconds)\b| ?%)"
 NUMBER = re.compile(rf"(?<![\w.,/-])(?:\d[\d,]*\d(?:\.\d+)*|\d\.\d+(?:\.\d+)*|\d(?={UNITS}))(?!\w|\.\d)")

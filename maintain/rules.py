@@ -22,7 +22,7 @@ LISTS = {
 }  # fmt: skip
 PLAYBOOK_WORDS = (500, 900)
 ROW_KEYWORDS, PLAYBOOK_KEYWORDS = (6, 15), (6, 30)  # people ask for a task in more ways than for a fact
-OPTIONAL = ("Example", "Good Code", "Bad Code", "Verified", "Recipes", "Arithmetic", "Diagram")
+OPTIONAL = ("Example", "Good Code", "Bad Code", "Verified", "Recipes", "Checks", "Arithmetic", "Diagram")
 ROW_LISTS = ("Solution", "Do", "Don't", "Pitfalls")  # of rows: one fact or act an item
 MANY_LINES = (*OPTIONAL, *LISTS, *ROW_LISTS)
 HOLLOW = ("\u2014", "leverag", "seamless", "robust", "best-in-class", "best practice", "cutting-edge")
@@ -36,6 +36,7 @@ FORMATS = {
     "Bad Code": CODE,
     "Severity": ("critical|high|medium|low", "critical, high, medium or low"),
     "Recipes": (r"(recipe/[a-z0-9-]+(; recipe/[a-z0-9-]+)*)?", "references such as recipe/outbox-relay, or nothing"),
+    "Checks": (r"(checks/[a-z0-9/.-]+(; checks/[a-z0-9/.-]+)*)?", "files such as checks/redis/checks.awk, or nothing"),
     "Diagram": (r"(```mermaid\n((?!```).*\n)+```)?", "one fenced block of Mermaid, or nothing"),
     "Related": (
         r"\S+/\S+(; \S+/\S+){1,5}",
@@ -66,8 +67,8 @@ def rule_cells(row: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 def rule_repeats(row: dict[str, str]) -> Iterator[tuple[str, str]]:
     """No keyword and no reference stands twice in a row."""
-    for column in ("Keywords", "Related", "Recipes"):
-        terms = row[column].lower().split("; ")
+    for column in ("Keywords", "Related", "Recipes", "Checks"):
+        terms = row.get(column, "").lower().split("; ")
         if len(set(terms)) < len(terms):
             yield column, "names something twice"
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from search import DataError, checksum, printable, with_lf
 
 DOMAIN_COLUMNS = (
-    "ID,Name,Category,Keywords,Problem,Solution,Use When,Avoid When,Trade-offs,Pitfalls,Example,Recipes,Related,Source,"
-    "Verified"
+    "ID,Name,Category,Keywords,Problem,Solution,Use When,Avoid When,Trade-offs,Pitfalls,Example,Recipes,Checks,"
+    "Related,Source,Verified"
 ).split(",")
 STACK_COLUMNS = (
     "ID,Name,Category,Keywords,Problem,Do,Don't,Good Code,Bad Code,Severity,Applies To,Recipes,Related,Source,Verified"

@@ -42,7 +42,7 @@ def javac(build: Path, sources: Path) -> str:
     """What javac says of all sources of a folder; the classes go to its `classes`, those of lib are at hand."""
     files = sorted(sources.rglob("*.java"))
     classpath = f"{build / 'lib' / 'classes'}:{engines.classpath(HERE)}"
-    words = ["-cp", classpath, "-d", sources / "classes", *files]
+    words: list[str | Path] = ["-cp", classpath, "-d", sources / "classes", *files]
     done = jdk("javac", "-J-Xmx700m", *(f"-J{option}" for option in SMALL), *OPTIONS, *words)
     return done.stderr + done.stdout
 
