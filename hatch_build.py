@@ -1,4 +1,4 @@
-"""Put recipes and checks into the wheel as an installed skill carries them: without tests, lists of guards, and builds."""
+"""Put recipes and checks into the wheel as an installed skill carries them: without tests, guards and builds."""
 
 from __future__ import annotations
 

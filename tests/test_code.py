@@ -8,7 +8,7 @@ from maintain import code
 from search import checksum
 
 LOCK = code.read_lock()
-RUN_PAIRS = {"node": 20, "python": 20, "go": 10, "java": 10, "rust": 10}
+RUN_PAIRS = {"node": 20, "python": 20, "go": 20, "java": 20, "rust": 20}
 
 
 @pytest.mark.parametrize("stack", code.STACKS)
