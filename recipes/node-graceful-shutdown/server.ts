@@ -2,7 +2,7 @@
 //   serve((req, res, stopping) => app(req, res), async () => { await pool.end(); }, 8080);
 // Start it as `node main.ts`, not through npm, so that the signal arrives.
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { Server as NetServer, type Socket } from 'node:net';
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -53,12 +53,15 @@ export function serve(handle: Handler, closeResources: () => Promise<unknown>, p
     draining = true;
     for (const res of answers) last(res);
     await sleep(delay);
-    const closed = new Promise((resolve) => server.close(resolve)); // closes idle connections too
+    // Node counts a connection as idle once its answer is handed over, and cuts what a slow client has not read yet.
+    const closeIdle = () => [...answers].some((res) => res.writableEnded) || server.closeIdleConnections();
+    const closed = new Promise((resolve) => NetServer.prototype.close.call(server, resolve)); // node:http's does it
+    closeIdle();
     stopping.abort();
-    // close() ends Node's own timeouts for requests, and up to Node 24 it leaves connections on which nothing came yet.
+    // Up to Node 24 that leaves connections on which nothing came yet.
     for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
     // An answer that began before with keep-alive leaves its connection idle.
-    const sweep = setInterval(() => server.closeIdleConnections(), 100);
+    const sweep = setInterval(closeIdle, 100);
     const done = closed.then(() => Promise.allSettled(work));
     if ((await Promise.race([done, sleep(drain, 'late')])) === 'late') fail(`${answers.size} requests cut off`);
     for (const socket of sockets) socket.destroy(); // upgraded ones too, which closeAllConnections() leaves

@@ -43,6 +43,9 @@ async function handle(req, res, stopping) {
     res.write('first,');
     await go();
     res.end('last');
+  } else if (req.url === '/large') {
+    res.end(Buffer.alloc(20_000_000));
+    console.log('begun 1');
   } else if (req.url === '/events') {
     res.write('event,');
     await sleep(3_600_000, undefined, { signal: stopping }).catch(() => {});
@@ -274,6 +277,22 @@ def test_an_answer_that_began_before_the_stop_is_finished(start: Start, fault: F
     fault(
         "SIGTERM in the middle of an answer whose head said keep-alive",
         f"the answer is whole, the connection then {end}, exit status {ended}",
+    )
+
+
+def test_an_answer_that_is_read_slowly_is_sent_to_its_end(start: Start, fault: Fault) -> None:
+    app = start()
+    client = Client(app, "/large")
+    app.begun(1)  # the handler has handed over all of it, most lies in memory
+    app.term()
+    app.closes()
+    time.sleep(0.5)  # the client takes its time; nothing depends on it
+    status, _, body = client.answer()
+    ended = app.ends()
+    assert (status, len(body), ended) == (200, 20_000_000, 0)
+    fault(
+        "SIGTERM when an answer of 20 MB is handed over and the client has read nothing of it",
+        f"{status} and all {len(body) // 1_000_000} MB, exit status {ended}",
     )
 
 
