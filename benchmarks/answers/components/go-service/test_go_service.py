@@ -271,6 +271,13 @@ def test_when_there_is_too_much_to_do_some_are_told_so_at_once(start: Start) -> 
     copy = start(MAX_REQUESTS=5, REQUEST_SECONDS=25).ready()
     with ThreadPoolExecutor(40) as pool:
         slow = list(pool.map(lambda _: ask(copy, "GET", "/slow?ms=4000"), range(40)))
+
+    def insist() -> Answer:
+        """Again when an order of the test has the place."""
+        while (answer := ask(copy, "GET", "/slow?ms=4000")).status == 503:
+            pass
+        return answer
+
     good, told = [a for a in slow if a.status == 200], [a for a in slow if a.status != 200]
     assert len(good) == 5
     for answer in told:
@@ -278,10 +285,10 @@ def test_when_there_is_too_much_to_do_some_are_told_so_at_once(start: Start) -> 
         assert answer.headers["retry-after"] == "1"
         assert answer.seconds < 1 + BUSY - 0.5
     with ThreadPoolExecutor(5) as pool:
-        busy = [pool.submit(ask, copy, "GET", "/slow?ms=3000") for _ in range(5)]
-        wait_for("the fifth", lambda: order(copy).status == 503, 2)
+        busy = [pool.submit(insist) for _ in range(5)]
+        wait_for("the fifth", lambda: order(copy).status == 503, 3)
         assert ask(copy, "GET", "/healthz").json() == {"status": "ok"}
-        assert [each.result().status for each in busy].count(200) >= 4
+        assert {each.result().status for each in busy} == {200}
     for path in ("/panic", "/nowhere") * 6:  # these give their places back
         ask(copy, "GET", path)
     assert order(copy).status == 201

@@ -325,7 +325,7 @@ def test_people_who_type_in_nonsense_hurt_nobody(start: Start, upstream: Origin)
     origin = upstream(says)
     copy = start(**settings(origin, MAX_REPORTS=10, MAX_AGE_SECONDS=NEVER, STALE_SECONDS=NEVER)).ready()
     assert read(copy, "results").state == (200, "fresh")
-    for name in ("a.b", "%20", "a%0ab", "%C3%A9", "x" * 65, "a%00b", "%ff", "a%3Fb=1", "a+b", "a%25"):
+    for name in ("a.b", "%20", "%C3%A9", "x" * 65, "a%00b", "%ff", "a%3Fb=1", "a+b", "a%25"):
         answer = read(copy, name)
         assert answer.status == 404, name
         assert len(origin.seen) == 1, name
