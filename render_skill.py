@@ -202,18 +202,19 @@ def check_files() -> list[Path]:
     return [path for path in sorted((HERE / "checks").rglob("*")) if path.suffix in (".sql", ".awk")]
 
 
+def copied_files() -> list[Path]:
+    """What a skill and the wheel carry beside the data: the recipes without their tests, and the checks."""
+    folders = [HERE / "recipes" / ref[len(search.RECIPE) :] for ref in search.recipe_names(search.DATA)]
+    return [folder / name for folder in folders for name in search.recipe_files(str(folder))] + check_files()
+
+
 def skill_files(script_path: str) -> dict[str, bytes]:
     """Every file of an installed skill: its path inside the skill's folder, and its bytes."""
     files = {"SKILL.md": skill_text(script_path).encode("utf-8"), "search.py": (HERE / "search.py").read_bytes()}
     for path in sorted((HERE / "data").rglob("*")):
         if path.suffix in (".csv", ".tsv") and path.name != "releases.csv":  # that one is for maintain/freshness.py
             files[path.relative_to(HERE).as_posix()] = path.read_bytes()
-    recipes = HERE / "recipes"
-    for folder in sorted(recipes.iterdir()) if recipes.is_dir() else ():
-        if (folder / "README.md").is_file():
-            for name in search.recipe_files(str(folder)):
-                files[f"recipes/{folder.name}/{name}"] = (folder / name).read_bytes()
-    for path in check_files():
+    for path in copied_files():
         files[path.relative_to(HERE).as_posix()] = path.read_bytes()
     files[".gitattributes"] = GIT_ATTRIBUTES.encode("utf-8")
     listing = {"made by": "render_skill.py", "files": sorted(files)}

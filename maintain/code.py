@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SURROUNDINGS = ROOT / "evidence" / "code"
 LOCK = SURROUNDINGS / "lock.tsv"
 LOCK_COLUMNS = ("Ref", "Column", "Checksum", "How", "Versions", "Day")
+MARK = "<<CELL>>"
 BUILD = Path(os.environ.get("CODE_BUILD", SURROUNDINGS / ".build"))
 # C# has none, since no package registry carries its compiler.
 STACKS = sorted(path.stem for path in Path(__file__).with_name("compilers").glob("[a-z]*.py"))
@@ -82,12 +83,17 @@ def surrounded(cell: Cell, ending: str, kind: str = "") -> str | None:
 
 
 def filled(template: str, cell: Cell) -> str:
-    """The template with the cell in place of <<CELL>>, indented as that line is."""
+    """The template with the cell and its name in their places."""
+    return placed(template.replace("<<NAME>>", cell.name), cell.code)
+
+
+def placed(template: str, code: str) -> str:
+    """The template with code in place of <<CELL>>, indented as that line is."""
     lines = []
-    for line in template.replace("<<NAME>>", cell.name).split("\n"):
-        if line.strip() == "<<CELL>>":
+    for line in template.split("\n"):
+        if line.strip() == MARK:
             indent = line[: len(line) - len(line.lstrip())]
-            lines += [indent + each if each else each for each in cell.code.split("\n")]
+            lines += [indent + each if each else each for each in code.split("\n")]
         else:
             lines.append(line)
     return "\n".join(lines)
@@ -123,16 +129,21 @@ def compiled(stack: str, found: list[Cell]) -> dict[tuple[str, str], tuple[bool,
     return results
 
 
-def read_lock() -> dict[tuple[str, str], list[str]]:
+def read_lock(path: Path = LOCK) -> dict[tuple[str, str], list[str]]:
     """{reference and column: the rest of the lock's line}."""
-    lines = LOCK.read_text(encoding="utf-8").splitlines()[1:] if LOCK.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
     return {(ref, column): rest for ref, column, *rest in (line.split("\t") for line in lines)}
 
 
-def write_lock(lock: dict[tuple[str, str], list[str]]) -> None:
+def write_lock(lock: dict[tuple[str, str], list[str]], path: Path = LOCK) -> None:
     """Write the lock, sorted."""
     lines = ["\t".join([*key, *rest]) for key, rest in sorted(lock.items())]
-    LOCK.write_text("\n".join(["\t".join(LOCK_COLUMNS), *lines, ""]), encoding="utf-8", newline="\n")
+    path.write_text("\n".join(["\t".join(LOCK_COLUMNS), *lines, ""]), encoding="utf-8", newline="\n")
+
+
+def dated(old: list[str], new: list[str]) -> list[str]:
+    """What the lock says of code that passed: as before where nothing changed, else with today's day."""
+    return old if old[:-1] == new else [*new, datetime.date.today().isoformat()]
 
 
 def main() -> int:
@@ -152,10 +163,8 @@ def main() -> int:
         for cell in found:
             passed, how = results[cell.key]
             if passed:
-                day = datetime.date.today().isoformat()
-                old = lock.get(cell.key, [])
                 new = [checksum(cell.code.encode("utf-8")), how, versions]
-                lock[cell.key] = old if old[:3] == new else [*new, day]
+                lock[cell.key] = dated(lock.get(cell.key, []), new)
             else:
                 failed += 1
                 lock.pop(cell.key, None)

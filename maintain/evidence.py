@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from maintain.tables import read_table
+from maintain.tables import read_table, shipped_rows
 from search import DATA, csv_files, scope_name
 
 EVIDENCE = Path(__file__).resolve().parent.parent / "evidence"
@@ -76,9 +76,7 @@ def unclaimed(name: str, path: str, references: set[str]) -> Iterator[tuple[str,
     for ref, claim, *_ in ledger(name):
         claims[ref] = claims.get(ref, "") + "\n" + plain(claim)
     excuses = excused()
-    table = read_table(DATA, path)
-    for record in table.records:
-        fields = dict(zip(table.columns, record.cells))
+    for fields in read_table(DATA, path).rows():
         ref = f"{name}/{fields['ID']}"
         for what in dict.fromkeys(wanted(fields, references)):
             if plain(what) not in claims.get(ref, "") and (ref, what) not in excuses:
@@ -87,8 +85,7 @@ def unclaimed(name: str, path: str, references: set[str]) -> Iterator[tuple[str,
 
 def all_references() -> set[str]:
     """Every reference that there is."""
-    paths = [path for path in csv_files(DATA) if "/" in path]
-    return {f"{scope_name(path)}/{key}" for path in paths for key in read_table(DATA, path).column("ID")}
+    return {ref for ref, _ in shipped_rows()}
 
 
 def faults(name: str, references: set[str]) -> Iterator[str]:

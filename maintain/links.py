@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote, urldefrag, urlsplit
 
 from maintain.evidence import ledger, ledgers
-from maintain.freshness import rows
+from maintain.tables import shipped_rows
 
 TIMEOUT = 20.0  # seconds for a page
 AT_ONCE = 8
@@ -43,7 +43,7 @@ def sources(prefixes: Iterable[str]) -> dict[str, list[str]]:
     """{link: the references that name it}, of those that start with one of the prefixes, or of all."""
     wanted = tuple(prefixes)
     found: dict[str, list[str]] = {}
-    for ref, fields in rows():
+    for ref, fields in shipped_rows():
         for link in filter(None, fields["Source"].split("; ")):
             found.setdefault(link, []).append(ref)
     for name in ledgers():

@@ -194,8 +194,7 @@ def check_order(path: str, table: Table) -> Iterator[Problem]:
 def check_rows(path: str, table: Table, refs: set[str], recipes: set[str]) -> Iterator[Problem]:
     """Yield a Problem for each rule that a row breaks, each reference that leads nowhere, and too many categories."""
     is_playbook = table.columns == PLAYBOOK_COLUMNS
-    for number, record in enumerate(table.records, 2):
-        row = dict(zip(table.columns, record.cells))
+    for number, row in enumerate(table.rows(), 2):
         for rule in PLAYBOOK_RULES if is_playbook else ROW_RULES:
             for column, message in rule(row):
                 yield Problem(path, number, f"{column} of {row['ID']}", message)

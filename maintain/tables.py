@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Iterator
 
-from search import DataError, checksum, printable, with_lf
+from search import DATA, DataError, checksum, csv_files, printable, scope_name, with_lf
 
 DOMAIN_COLUMNS = (
     "ID,Name,Category,Keywords,Problem,Solution,Use When,Avoid When,Trade-offs,Pitfalls,Example,Recipes,Checks,"
@@ -40,6 +40,11 @@ class Table:
         place = self.columns.index(name) if name in self.columns else len(self.columns)
         return [record.cells[place] for record in self.records if place < len(record.cells)]
 
+    def rows(self) -> Iterator[dict[str, str]]:
+        """Yield each record as {column: cell}."""
+        for record in self.records:
+            yield dict(zip(self.columns, record.cells))
+
 
 class Problem:
     """What is wrong with one cell of one CSV; row 1 is the header."""
@@ -61,6 +66,14 @@ def read_table(data: str, path: str) -> Table:
     for problem in table_problems(path, table):
         raise DataError(str(problem))
     return table
+
+
+def shipped_rows() -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (reference, {column: cell}) of every row and playbook of the shipped data."""
+    for path in csv_files(DATA):
+        if "/" in path:
+            for fields in read_table(DATA, path).rows():
+                yield f"{scope_name(path)}/{fields['ID']}", fields
 
 
 def read_csv(data: str, path: str) -> Table:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 
 from maintain.evidence import EVIDENCE, UNCLAIMED
-from maintain.freshness import rows
+from maintain.tables import shipped_rows
 from search import DATA, Index, open_index, rank, understand
 
 LIKENESS = 0.35  # share of its own score that each gives the other
@@ -45,7 +45,7 @@ def same_question() -> Iterator[tuple[str, str]]:
     index = open_index(DATA)
     number = {ref: row for ref, row in index.references().items() if row < index.rows}
     layer = {row: scope.kind if scope.kind == "domain" else scope.name for scope in index.scopes for row in scope.rows}
-    asked = {number[ref]: likeness(index, fields, number[ref]) for ref, fields in rows() if ref in number}
+    asked = {number[ref]: likeness(index, fields, number[ref]) for ref, fields in shipped_rows() if ref in number}
     for row, others in asked.items():
         alike = (other for other, share in others.items() if min(share, asked.get(other, {}).get(row, 0.0)) >= LIKENESS)
         for other in alike:
@@ -56,7 +56,7 @@ def same_question() -> Iterator[tuple[str, str]]:
 def settings() -> Iterator[tuple[str, str]]:
     """Yield each setting that several rows give different values, and `value (references)` of each, sorted."""
     found: dict[str, dict[str, set[str]]] = {}
-    for ref, fields in rows():
+    for ref, fields in shipped_rows():
         text = "\n".join(cell for column, cell in fields.items() if column not in UNCLAIMED)
         for name, value in SETTING.findall(text):
             found.setdefault(name.lower(), {}).setdefault(value.rstrip(".,"), set()).add(ref)

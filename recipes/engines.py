@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 HERE = Path(__file__).resolve().parent
 # What compilers and package managers make, shared by all runs: build folders, node_modules, virtual environments.
@@ -219,6 +220,15 @@ class Kafka(Engine):
     def url(self) -> str:
         """What clients call bootstrap servers."""
         return f"127.0.0.1:{self.port}"
+
+
+Server = TypeVar("Server", bound=Engine)
+
+
+def until_exit(server: Server) -> Server:
+    """The same server, to be stopped when this process ends."""
+    atexit.register(server.stop)
+    return server
 
 
 def java_home() -> Path:

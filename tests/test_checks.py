@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import render_skill
-from maintain.freshness import rows
+from maintain.tables import shipped_rows
 
 ROOT = Path(render_skill.__file__).resolve().parent
 
@@ -17,7 +17,7 @@ def test_a_row_names_the_checks_that_name_it() -> None:
         text = path.read_text(encoding="utf-8")
         for ref in re.findall(r"""'([a-z]+/[a-z0-9-]+)'(?: AS ref)?,|find\("([^"]+)""", text):
             named.setdefault(ref[0] or ref[1], set()).add(path.relative_to(ROOT).as_posix())
-    in_rows = {ref: set(fields["Checks"].split("; ")) for ref, fields in rows() if fields.get("Checks")}
+    in_rows = {ref: set(fields["Checks"].split("; ")) for ref, fields in shipped_rows() if fields.get("Checks")}
     assert in_rows == named
     assert len(named) >= 20
 

@@ -24,5 +24,5 @@ def test_every_reason_is_about_something_that_is_still_there() -> None:
 
 
 def test_a_setting_with_two_values_is_listed_with_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(twins, "rows", lambda: iter(ROWS))
+    monkeypatch.setattr(twins, "shipped_rows", lambda: iter(ROWS))
     assert list(twins.settings()) == [("lock_timeout", "2 s (database/one); 500 ms (database/two)")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,15 +51,9 @@ def awk(text: str) -> list[str]:
 
 def ask(server: Valkey) -> str:
     """What `valkey-cli INFO everything` and `CONFIG GET *` print, over a connection of our own."""
-    import socket
-
-    def raw(*words: str) -> str:
-        with socket.create_connection(("127.0.0.1", server.port)) as connection:
-            connection.sendall(" ".join(words).encode() + b"\r\nQUIT\r\n")
-            text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-        return text
-
-    info = raw("INFO", "everything").partition("\r\n")[2]
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"INFO everything\r\nQUIT\r\n")
+        info = b"".join(iter(lambda: connection.recv(65536), b"")).decode().partition("\r\n")[2]
     with Client(port=server.port, decode_responses=True) as client:
         config = client.config_get("*")
     return info + "\n" + "\n".join(f"{name}={value}" for name, value in config.items())
@@ -122,8 +117,6 @@ def test_a_primary_that_would_lose_writes_and_its_replica_are_told(tmp_path: Pat
 
 def test_a_crowd_at_the_door_is_found(tmp_path: Path) -> None:
     with serving(tmp_path, *SOUND, "--maxclients", "8") as (server, client), ExitStack() as stack:
-        import socket
-
         client.ping()
         for _ in range(5):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))

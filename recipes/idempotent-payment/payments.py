@@ -73,9 +73,9 @@ def read(answer: httpx2.Response | None) -> Outcome:
     return None
 
 
-async def query(query: str, values: tuple[object, ...]) -> list[Any]:
+async def query(statement: str, values: tuple[object, ...]) -> list[Any]:
     async with pool.connection() as connection:  # never held while the provider is asked
-        cursor = await connection.execute(query, values)  # type: ignore[arg-type]
+        cursor = await connection.execute(statement, values)  # type: ignore[arg-type]
         return await cursor.fetchall() if cursor.description else []
 
 
