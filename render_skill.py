@@ -198,8 +198,9 @@ class Plan(NamedTuple):
 
 
 def check_files() -> list[Path]:
-    """The checks of running servers, without their tests."""
-    return [path for path in sorted((HERE / "checks").rglob("*")) if path.suffix in (".sql", ".awk")]
+    """The checks of code and of running servers, without tests and specimens."""
+    found = [path for path in sorted((HERE / "checks").rglob("*")) if path.suffix in (".yml", ".sql", ".awk")]
+    return [path for path in found if "specimens" not in path.parts]
 
 
 def copied_files() -> list[Path]:

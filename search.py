@@ -60,6 +60,7 @@ INDEX_NAME = "index.tsv"
 # Files of the data folder that are no scopes: words that mean the same, and what each scope is for.
 TABLES = ("scopes.csv", "synonyms.csv")
 KINDS = ("domain", "stack", "playbook")  # of scopes, which lie in folders of these names in the plural
+CHECK = "checks/"  # starts the paths of rules and queries that find a problem in the reader's own code or server
 RECIPE = "recipe/"  # starts the references of the folders beside the data that hold code to copy
 
 DEFAULT_HITS = 3  # about 1,200 tokens of answer
@@ -1025,6 +1026,14 @@ def load_recipe(data: str, ref: str) -> Row:
     return Row(ref, {"Name": title.lstrip("# "), "Notes": notes.replace("\n## ", "\n### "), **texts})
 
 
+def count_checks(data: str) -> int:
+    """How many rules for code and queries for servers belong to a data folder."""
+    top = os.path.join(os.path.dirname(os.path.abspath(data)), CHECK)
+    folders = [os.path.join(top, name) for name in os.listdir(top)] if os.path.isdir(top) else []
+    names = [name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]
+    return sum(name.endswith((".yml", ".sql", ".awk")) and name != "all.sql" for name in names)
+
+
 def fenced(code: str, language: str) -> str:
     """Code as a Markdown block whose fence is longer than any run of backticks inside it."""
     fence = "```"
@@ -1046,9 +1055,22 @@ def render_row(row: Row, hidden: Sequence[str] = ()) -> str:
             continue
         if column.endswith(" Code"):
             cell = fenced(cell, FENCES.get(scope, scope))
+        elif column == "Checks":
+            cell = check_commands(cell)
         gap = "\n\n" if cell.startswith(("```", "- ", "1. ")) else " "
         parts.append(f"**{column}:**{gap}{cell}")
     return "\n\n".join(parts)
+
+
+def check_commands(cell: str) -> str:
+    """How to run a row's checks: its rules for ast-grep in one command, other files by name."""
+    names = cell.split("; ")
+    rules = [name[len(CHECK) : -len(".yml")].replace("/", "-") for name in names if name.endswith(".yml")]
+    config = os.path.join(HERE, CHECK, "sgconfig.yml")
+    here = os.path.join(os.getcwd(), "")
+    config = config[len(here) :] if config.startswith(here) else config
+    command = f"`ast-grep scan --config {config} --filter '^({'|'.join(rules)})$'`"
+    return "; ".join([command] * bool(rules) + [name for name in names if not name.endswith(".yml")])
 
 
 def one_line(text: str) -> str:
@@ -1289,7 +1311,7 @@ def act(action: str, data: str, index: Index, typed: list[str], options: dict[st
         recipes = [load_recipe(data, ref) for ref in recipe_names(data)] if typed and len(others) < len(typed) else []
         if scopes or typed:
             return list_scopes(index, scopes, recipes, as_json)
-        return list_all(index, len(recipe_names(data)), as_json)
+        return list_all(index, data, as_json)
     if "--playbook" in options:
         scopes = [scope.name for scope in index.scopes if scope.kind == "playbook"]
         if not scopes:
@@ -1359,8 +1381,8 @@ def list_scopes(index: Index, scopes: list[str], recipes: list[Row], as_json: bo
     return Output("\n".join(f"{ref}  {name}" for ref, name in names))
 
 
-def list_all(index: Index, recipes: int, as_json: bool) -> Output:
-    """What there is: domains, stacks and playbooks with counts and what each is for, and the number of recipes."""
+def list_all(index: Index, data: str, as_json: bool) -> Output:
+    """What there is: domains, stacks and playbooks with counts and what each is for; how many recipes and checks."""
     if as_json:
         return Output(to_json([describe(scope) for scope in index.scopes]))
     lines = []
@@ -1368,11 +1390,18 @@ def list_all(index: Index, recipes: int, as_json: bool) -> Output:
         scopes = [scope for scope in index.scopes if scope.kind == kind]
         lines += ["", kind + "s"] * bool(scopes)
         lines += [f"  {scope.name:<14} {len(scope.rows):>4} rows  {scope.about}" for scope in scopes]
+    recipes, checks = len(recipe_names(data)), count_checks(data)
     if recipes:
         lines += [
             "",
             "recipes",
             f"  {'recipe':<14} {recipes:>4} folders  code to copy that was run while things failed",
+        ]
+    if checks:
+        lines += [
+            "",
+            "checks",
+            f"  {'checks/':<14} {checks:>4} files  rules and queries that find it in code and servers",
         ]
     return Output("\n".join(lines[1:]))
 

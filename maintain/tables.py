@@ -13,7 +13,8 @@ DOMAIN_COLUMNS = (
     "Related,Source,Verified"
 ).split(",")
 STACK_COLUMNS = (
-    "ID,Name,Category,Keywords,Problem,Do,Don't,Good Code,Bad Code,Severity,Applies To,Recipes,Related,Source,Verified"
+    "ID,Name,Category,Keywords,Problem,Do,Don't,Good Code,Bad Code,Severity,Applies To,Recipes,Checks,"
+    "Related,Source,Verified"
 ).split(",")
 PLAYBOOK_COLUMNS = (
     "ID,Name,Keywords,Situation,Ask First,Arithmetic,Steps,Way Back,Checklist,Leave Out,Diagram,Recipes,Related,Source,"
