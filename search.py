@@ -98,8 +98,8 @@ COVERAGE_POWER = 0.25  # how much a row gains by holding more of the question's 
 NAME_FACTOR, NAME_ROWS, NAME_LIKENESS = 0.5, 8, 0.5
 # A hit is called weak when its row holds less than this share of the question, and gives less
 # evidence than so many words do that stand in a name or a keyword; a question counts as at least
-# four words, since a single word proves little.
-WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_WORDS = 0.7, 1.05, 4
+# four words, since a single word proves little. A playbook's many words hold much of any task: it must show more.
+WEAK_COVERAGE, WEAK_EVIDENCE, WEAK_TASK_EVIDENCE, WEAK_WORDS = 0.7, 1.05, 1.5, 4
 # A playbook is named beside an answer when it holds so much of the question, with so much evidence.
 FIT_COVERAGE, FIT_EVIDENCE = 0.7, 1.1
 FOREIGN_EVIDENCE = 0.25  # how much more it must show when it has a right word that no row holds
@@ -949,7 +949,8 @@ def answer(index: Index, query: str, scopes: Sequence[str] = (), limit: int = DE
         if fits(ranking.hit(row), len(concepts)):
             result.playbook = index.row(row)[0], index.row(row)[3]
     foreign = FOREIGN_EVIDENCE if any(map(index.right, unknown)) else 0.0
-    wanted_strength = (WEAK_EVIDENCE + foreign) / max(len(concepts), WEAK_WORDS)
+    evidence = WEAK_TASK_EVIDENCE if wanted & playbooks else WEAK_EVIDENCE
+    wanted_strength = (evidence + foreign) / max(len(concepts), WEAK_WORDS)
     result.weak = all(hit.coverage < WEAK_COVERAGE and hit.strength < wanted_strength for hit in result.hits)
     result.corrections = corrections
     result.unknown = {word: [] for word in unknown}

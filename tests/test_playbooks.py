@@ -156,6 +156,11 @@ def test_a_knowledge_base_without_playbooks_says_so(run: Run) -> None:
 
 def tasks() -> list[tuple[str, str]]:
     """(what somebody types, the playbook that must come first) of tests/tasks.csv."""
+    return [(task, ref) for task, ref in typed_tasks() if ref]
+
+
+def typed_tasks() -> list[tuple[str, str]]:
+    """As tasks, and those that no playbook is for, with nothing as reference."""
     with open(ROOT / "tests" / "tasks.csv", encoding="utf-8", newline="") as file:
         return [(row["Task"], row["Playbook"]) for row in csv.DictReader(file)]
 
@@ -173,6 +178,14 @@ def test_the_right_playbook_comes_first(half: bool, share: float) -> None:
     found = [index.row(search.answer(index, task, kinds, 1).hits[0].number)[0] == ref for task, ref in asked]
     assert len(found) >= 110
     assert sum(found) >= share * len(found)
+
+
+@pytest.mark.parametrize(("there", "least", "most"), [(True, 0, 0.12), (False, 0.8, 1)])
+def test_a_task_without_a_playbook_gets_a_weak_match(there: bool, least: float, most: float) -> None:
+    index = search.open_index(search.DATA)
+    kinds = [scope.name for scope in index.scopes if scope.kind == "playbook"]
+    weak = [search.answer(index, task, kinds, 1).weak for task, ref in typed_tasks() if bool(ref) is there]
+    assert least <= sum(weak) / len(weak) <= most
 
 
 def test_there_are_three_and_more_questions_for_each_playbook() -> None:
