@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 
+import render_skill
 import search
 from maintain import rules
 
@@ -38,6 +39,18 @@ def scope_table() -> str:
         name = "TASK" if scope.kind == "playbook" else scope.name
         lines.append(f"| `--{scope.kind} {name}` | {len(scope.rows)} | {scope.about} |")
     return "\n".join([*lines, ""])
+
+
+def agent_table() -> str:
+    """The agents by the folder of a project that they read, as a Markdown table."""
+    agents = list(render_skill.agents().values())
+    lines = ["", f"<details><summary>{len(agents)} agents</summary>", "", "| in a project | agents | for its user |"]
+    lines.append("|---|---|---|")
+    for folder in dict.fromkeys(sorted(each.project for each in agents)):
+        names = [each.name + (" (by a rule)" if each.rule else "") for each in agents if each.project == folder]
+        users = dict.fromkeys(f"`{each.user}`" for each in agents if each.project == folder and each.user)
+        lines.append(f"| `{folder}` | {', '.join(names)} | {', '.join(users)} |")
+    return "\n".join([*lines, "", "</details>", ""])
 
 
 def row_total() -> str:

@@ -61,7 +61,7 @@ def test_every_option_of_search_is_shown_or_helped_with() -> None:
 def test_every_agent_is_named_in_the_readme() -> None:
     for agent in render_skill.agents().values():
         assert agent.name in README
-        assert agent.folder in README
+        assert agent.project in README
 
 
 def test_ruff_and_mypy_find_nothing() -> None:

@@ -36,7 +36,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_in_the_wheel_lies_under_one_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"backend_architecture"}
-    for name in ("search.py", "render_skill.py", "SKILL.md.tmpl", "data/index.tsv", "templates/agents/claude.json"):
+    for name in ("search.py", "render_skill.py", "SKILL.md.tmpl", "data/index.tsv", "templates/agents.csv"):
         assert "backend_architecture/" + name in names
     assert not [name for name in names if "tests" in name or "__pycache__" in name]
 

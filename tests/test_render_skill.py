@@ -41,8 +41,19 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def skill_of(project: Path, agent: str = "claude") -> Path:
-    return project / render_skill.agents()[agent].folder / render_skill.NAME
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(folder))
+    for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def skill_of(project: Path, agent: str = "claude-code") -> Path:
+    return project / render_skill.agents()[agent].project / render_skill.NAME
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -77,7 +88,7 @@ def test_the_skill_follows_the_agent_skills_specification(render: Run, project: 
     assert 0 < len(fields["description"]) <= 1024
     assert len(body.splitlines()) < 500
     for agent in render_skill.agents():
-        path = f"{render_skill.agents()[agent].folder}/{render_skill.NAME}/search.py"
+        path = f"{render_skill.agents()[agent].project}/{render_skill.NAME}/search.py"
         assert len(render_skill.skill_text(path).encode("utf-8")) <= 8192  # some clients read no more
 
 
@@ -100,7 +111,7 @@ def test_installed_commands_work_from_the_projects_root_and_from_the_skills_fold
     found = commands((skill / "SKILL.md").read_text(encoding="utf-8"))
     assert len(found) >= 6
     for words in (found[0], found[-1]):
-        assert words[1] == ".cursor/skills/backend-architecture/search.py"
+        assert words[1] == ".agents/skills/backend-architecture/search.py"
         for folder, script in ((project, words[1]), (skill, "search.py")):
             done = subprocess.run([*PLAIN, script, *words[2:]], cwd=folder, capture_output=True, check=False)
             assert (done.returncode, done.stderr) == (search.FOUND, b"")
@@ -153,7 +164,7 @@ def test_all_unfilled_placeholders_are_reported_and_nothing_is_written(
     template = tmp_path / "a.tmpl"
     template.write_text("<<ONE>>\n<<TWO>> <<DESCRIPTION>>", encoding="utf-8")
     monkeypatch.setattr(render_skill, "TEMPLATE", template)
-    monkeypatch.setattr(render_skill, "DESCRIPTION", " ")
+    monkeypatch.setattr(render_skill, "SUMMARY", " ")
     status, _, err = render("--agent", "all", "--into", str(project))
     assert status == render_skill.BROKEN
     assert "line 1: nothing fills <<ONE>>" in err
@@ -204,18 +215,84 @@ def test_each_agent_gets_a_skill_of_real_files_that_answers(render: Run, project
     command = [*PLAIN, str(skill / "search.py"), "jwt expiry", "--domain", "security"]
     done = subprocess.run(command, cwd=project, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (search.FOUND, b"")
-    assert len({path.parts[0] for path in (path.relative_to(project) for path in project.rglob("*"))}) == 1
+    others = {path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file()}
+    rule = {render_skill.agents()[agent].rule} - {""}
+    assert {name for name in others if not (project / name).is_relative_to(skill)} == rule
+
+
+def test_one_folder_serves_the_agents_that_share_it(render: Run, project: Path) -> None:
+    status, out, _ = render("--agent", "windsurf", "--agent", "codex", "--agent", "cursor", "--into", str(project))
+    assert status == render_skill.DONE
+    assert [path.parent for path in project.rglob("SKILL.md")] == [skill_of(project, "codex")]
+    assert "Codex, Cursor" in out
+    assert out.count("Windsurf") == 1
+    assert "note: " not in out
 
 
 def test_all_agents_share_what_they_share_and_the_report_says_who_sees_it_twice(render: Run, project: Path) -> None:
     status, out, _ = render("--agent", "all", "--into", str(project))
     assert status == render_skill.DONE
-    folders = {agent.folder for agent in render_skill.agents().values()}
-    assert {str(path.parent.relative_to(project)) for path in project.rglob("SKILL.md")} == {
-        f"{folder}/{render_skill.NAME}" for folder in folders
-    }
-    assert "note: " in out
+    assert len(list(project.rglob("SKILL.md"))) > 40
+    assert {agent.name for agent in render_skill.agents().values() if agent.name not in out} == set()
     assert "GitHub Copilot" in out.partition("note: ")[2]
+
+
+def test_auto_installs_for_the_agents_whose_folders_are_there(render: Run, project: Path, home: Path) -> None:
+    status, _, err = render("--agent", "auto", "--into", str(project))
+    assert (status, list(project.iterdir())) == (render_skill.USAGE, [])
+    assert "no agent's folder is in" in err
+    (project / ".roo").mkdir()
+    (home / ".qwen").mkdir()
+    render("--agent", "auto", "--into", str(project))
+    assert {path.parent for path in project.rglob("SKILL.md")} == {
+        skill_of(project, "roo"), skill_of(project, "qwen-code"),
+    }  # fmt: skip
+
+
+def test_a_skill_for_all_projects_of_a_user_answers_from_any_folder(
+    render: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "settings"))
+    status, _, _ = render("--agent", "claude", "--agent", "crush", "--global")
+    assert status == render_skill.DONE
+    assert (home / "settings/crush/skills/backend-architecture/search.py").is_file()
+    skill = home / ".claude/skills/backend-architecture/SKILL.md"
+    command = commands(skill.read_text(encoding="utf-8"))[0][1:]
+    assert command[0] == "~/.claude/skills/backend-architecture/search.py"
+    line = f"{shlex.quote(sys.executable)} {command[0]} jwt"
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == search.FOUND
+
+
+def test_an_agent_without_skills_gets_a_rule_that_points_at_one(render: Run, project: Path) -> None:
+    render("--agent", "amazon-q", "--into", str(project))
+    rule = (project / ".amazonq/rules/backend-architecture.md").read_text(encoding="utf-8")
+    assert "## How to Use This Rule" in rule
+    script = commands(rule.replace("<task>", "task"))[0][1]
+    assert (project / script).is_file()
+    (project / ".amazonq/rules/backend-architecture.md").write_text("mine", encoding="utf-8")
+    assert render("--agent", "amazon-q", "--into", str(project))[0] == render_skill.BROKEN
+
+
+def test_uninstalling_removes_only_what_was_installed(render: Run, project: Path) -> None:
+    (project / ".claude").mkdir()
+    (project / ".claude" / "settings.json").write_text("{}", encoding="utf-8")
+    (project / ".roo").mkdir()
+    before = sorted(project.rglob("*"))
+    agents = ("--agent", "claude", "--agent", "roo", "--agent", "amazon-q", "--agent", "posit-assistant")
+    render(*agents, "--into", str(project))
+    mine = skill_of(project) / "notes.md"
+    mine.write_text("mine", encoding="utf-8")
+    _, out, _ = render("--uninstall", "--into", str(project), "--dry-run")
+    assert "would remove" in out and (skill_of(project) / "search.py").is_file()
+    status, out, err = render("--uninstall", "--into", str(project))
+    assert (status, err) == (render_skill.DONE, "")
+    assert f"left alone {mine}" in out
+    mine.unlink()
+    mine.parent.rmdir()
+    mine.parent.parent.rmdir()
+    assert [path for path in sorted(project.rglob("*")) if path.name != ".amazonq"] == before
+    assert render("--uninstall", "--into", str(project))[1] == "nothing of ours is there\n"
 
 
 def test_installing_twice_changes_nothing(render: Run, project: Path) -> None:
@@ -230,7 +307,7 @@ def test_installing_twice_changes_nothing(render: Run, project: Path) -> None:
 def test_a_dry_run_says_what_would_be_written_and_writes_nothing(render: Run, project: Path) -> None:
     status, out, _ = render("--agent", "gemini", "--into", str(project), "--dry-run")
     assert status == render_skill.DONE
-    assert f"would write {skill_of(project, 'gemini') / 'SKILL.md'}" in out
+    assert f"would write {skill_of(project, 'gemini-cli') / 'SKILL.md'}" in out
     assert list(project.iterdir()) == []
 
 
@@ -281,7 +358,9 @@ def test_a_linked_skill_folder_is_refused_even_with_force(render: Run, project: 
     ("arguments", "message"),
     [
         (["--agent", "claud", "--into", "."], "did you mean claude?"),
-        (["--agent", "claude"], "needs --into DIR"),
+        (["--agent", "claude"], "expected --into DIR"),
+        (["--agent", "claude", "--into", ".", "--global"], "expected --into DIR"),
+        (["--agent", "eve", "--global"], "no folder for its user's skills"),
         (["--agent", "claude", "--into", "nowhere/at/all"], "no folder nowhere/at/all"),
         (["--into", "."], "go with --agent"),
         (["--check", "--list"], "at once"),
@@ -297,8 +376,8 @@ def test_the_list_names_each_agents_folder_readers_and_documentation(render: Run
     _, out, _ = render("--list")
     for agent in render_skill.agents().values():
         assert agent.name in out
-        assert agent.folder in out
-        assert agent.name.partition(" (")[0] in agent.readers or agent.key == "universal"
+        assert agent.project in out
+        assert agent.user in out
         assert agent.documentation.startswith("https://")
         assert agent.documentation in out
 
@@ -358,7 +437,8 @@ def test_two_agents_whose_folders_are_one_are_installed_once(render: Run, projec
     arguments = ("--agent", "claude", "--agent", "codex", "--into", str(project))
     status, out, _ = render(*arguments)
     assert status == render_skill.DONE
-    assert "installed once" in out
+    assert out.count("(read by ") == 1
+    assert out.count("Claude Code") == out.count("Codex") == 1
     before = tree(project)
     assert "wrote" not in render(*arguments)[1]
     assert tree(project) == before
