@@ -91,10 +91,22 @@ def test_the_repository_holds_no_strays_and_no_large_files() -> None:
         pytest.skip("no clone")
     files = done.stdout.split("\n")[:-1]
     at_root = {
-        ".gitattributes", ".gitignore", "CONTRIBUTING.md", "LICENSE", "README.md", "SKILL.md", "SKILL.md.tmpl",
+        ".gitattributes", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md",
+        "SKILL.md", "SKILL.md.tmpl", "mcp_server.py",
         "hatch_build.py", "pyproject.toml", "render_skill.py", "search.py",
     }  # fmt: skip
-    folders = {".ci", "benchmarks", "checks", "data", "evidence", "maintain", "recipes", "templates", "tests"}
+    folders = {
+        ".ci",
+        ".github",
+        "benchmarks",
+        "checks",
+        "data",
+        "evidence",
+        "maintain",
+        "recipes",
+        "templates",
+        "tests",
+    }
     strays = [path for path in files if path not in at_root and ("/" not in path or path.split("/")[0] not in folders)]
     assert strays == []
     assert [path for path in files if (ROOT / path).exists() and (ROOT / path).stat().st_size > 3_000_000] == []
