@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,13 +25,14 @@ else:
 
 HELP = """Render the skill file from SKILL.md.tmpl, and install the skill where an agent looks for it.
 
-  render_skill.py                                  write SKILL.md of this repository
-  render_skill.py --check                          say whether SKILL.md is up to date
+  render_skill.py                                  write SKILL.md and the manifests of this repository
+  render_skill.py --check                          say whether they are up to date
   render_skill.py --list                           the agents, their folders, and where that is documented
   render_skill.py --agent claude --into ../shop    install the whole skill in a project
   render_skill.py --agent auto --into ../shop      the same for every agent whose folders are there
   render_skill.py --agent codex --global           install it for yourself, in all your projects
   render_skill.py --uninstall --into ../shop       remove what was installed, and nothing else
+  render_skill.py --zip backend-architecture.skill write the whole skill as one file
   render_skill.py --template FILE                  render any template to standard output
 
 exit status: 0 done, 1 out of date, 2 wrong usage, 3 a template or a folder cannot be used
@@ -145,6 +147,7 @@ def values(script_path: str) -> dict[str, Callable[[], str]]:
         "VERSION": lambda: search.__version__,
         "DATA_DAY": lambda: search.open_index(search.DATA).verified,
         "SCRIPT_PATH": lambda: script_path,
+        "SCRIPT_PLACE": lambda: script_place(script_path),
         "COMMANDS_RUN_IN": lambda: commands_run_in(script_path),
         "QUICK_REFERENCE": lambda: partial("quick-reference.md", script_path),
         "DOMAIN_LIST": lambda: bullet_list("domain"),
@@ -160,7 +163,15 @@ def commands_run_in(script_path: str) -> str:
     """The folder in which commands with that path work."""
     if script_path.startswith(("~", "/")):
         return "any folder"
+    if script_path.startswith("../"):
+        return "this file's folder"
     return "the project's root" if "/" in script_path else "this file's folder"
+
+
+def script_place(script_path: str) -> str:
+    """Where the script lies, seen from the skill file."""
+    above = script_path.count("../")
+    return f"lies {above} folders above this file" if above else "lies beside this file"
 
 
 def yaml_string(text: str) -> str:
@@ -459,22 +470,46 @@ def report(plans: list[Plan], dry_run: bool) -> str:
 # ---------------------------------------------------------------- command line
 
 
+def repository_files() -> dict[str, bytes]:
+    """What this program writes into the repository itself: the skill file, and what plugin systems look for."""
+    sys.modules.setdefault("render_skill", sys.modules[__name__])  # run as a script, this is __main__
+    found: dict[str, bytes] = search.maintain("manifests").files()
+    return {"SKILL.md": skill_text("search.py").encode("utf-8"), **found}
+
+
 def repository_skill(check: bool) -> tuple[str, int]:
-    """Write SKILL.md of the repository, or with `check` compare it; returns (report, status)."""
-    path = HERE / "SKILL.md"
+    """Write the files of the repository, or with `check` compare them; returns (report, status)."""
     if not (HERE / "pyproject.toml").exists():
         raise RenderError(
             "this is no clone of the repository: type --agent NAME --into DIR to install the skill", USAGE
         )
-    wanted = skill_text("search.py")
-    there = read(path) if path.exists() else ""
-    if there == wanted:
-        return f"{path} is up to date", DONE
-    if check:
-        changes = difflib.unified_diff(there.splitlines(), wanted.splitlines(), "SKILL.md", "rendered", lineterm="")
-        return "\n".join([*changes, f"{path} is out of date: type python3 render_skill.py"]), OUT_OF_DATE
-    path.write_bytes(wanted.encode("utf-8"))
-    return f"wrote {path}", DONE
+    lines, status = [], DONE
+    for name, content in repository_files().items():
+        path = HERE / name
+        if holds(path, content):
+            lines.append(f"{path} is up to date")
+        elif check:
+            there = read(path).splitlines() if path.exists() else []
+            wanted = content.decode("utf-8").splitlines()
+            lines += difflib.unified_diff(there, wanted, name, "rendered", lineterm="")
+            lines.append(f"{path} is out of date: type python3 render_skill.py")
+            status = OUT_OF_DATE
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            lines.append(f"wrote {path}")
+    return "\n".join(lines), status
+
+
+def write_archive(name: str) -> tuple[str, int]:
+    """Write the skill as one file that clients can be given; the same bytes each time. Returns (report, status)."""
+    path = Path(name)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for inside, content in skill_files("search.py").items():
+            entry = zipfile.ZipInfo(f"{NAME}/{inside}")  # of the first day that the format knows, and not of today
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, content)
+    return f"wrote {path} ({path.stat().st_size:,} bytes)", DONE
 
 
 def chosen(wanted: list[str], root: Path, user: bool) -> list[Agent]:
@@ -556,6 +591,7 @@ def parser() -> argparse.ArgumentParser:
     add("--into", metavar="DIR", help="the root of the project that gets the skill")
     add("--global", action="store_true", dest="user", help="in place of --into: for yourself, in all projects")
     add("--uninstall", action="store_true", help="remove what was installed for these agents, or for all")
+    add("--zip", metavar="FILE", help="write the whole skill into an archive")
     add("--template", metavar="FILE", help="render this template to standard output")
     add("--dry-run", action="store_true", help="with --agent: say what would be written or removed")
     add("--force", action="store_true", help="with --agent: overwrite a folder made by something else")
@@ -565,13 +601,15 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> tuple[str, int]:
     """Do what the options ask for; returns (text for standard output, exit status)."""
     install_or_remove = options.agent or options.uninstall
-    asked = [name for name in ("check", "list", "agent", "template") if getattr(options, name)]
+    asked = [name for name in ("check", "list", "agent", "zip", "template") if getattr(options, name)]
     if len(asked) > 1:
         raise RenderError(f"--{' and --'.join(asked)} at once: expected one of them", USAGE)
     if not install_or_remove and (options.into or options.user or options.dry_run or options.force):
         raise RenderError("--into, --global, --dry-run and --force go with --agent NAME; see --list for names", USAGE)
     if options.list:
         return agent_list(), DONE
+    if options.zip:
+        return write_archive(options.zip)
     if options.template:
         path = Path(options.template)
         return render(read(path), values("search.py"), str(path)).rstrip("\n"), DONE
