@@ -43,6 +43,7 @@ options:
   --brief          a line for each row
   --json           JSON, also for --show and --list
   --data DIR       another knowledge base of the same layout
+  --color WHEN     auto, always or never: names set off on a terminal
   --version        version, day of the newest facts, what there is
   -h, --help       this text
   --               what follows is the question, even with a dash in front
@@ -174,6 +175,7 @@ class Output:
 
     def __init__(self, text: str, status: int = FOUND, remark: str = "") -> None:
         self.text, self.status, self.remark = text, status, remark
+        self.color = "auto"  # or always, or never
 
 
 class UsageError(Exception):
@@ -1186,7 +1188,7 @@ def to_json(value: object) -> str:
 
 ACTIONS = ("--help", "--version", "--show", "--list", "--check", "--reindex")
 SWITCHES = ("--brief", "--json")
-VALUED = ("--domain", "--stack", "-q", "-n", "--playbook", "--data")
+VALUED = ("--domain", "--stack", "-q", "-n", "--playbook", "--data", "--color")
 SHORT = {"-d": "--domain", "-s": "--stack", "-h": "--help"}
 # Where the stack's name is not the language's.
 FENCES = {"node": "typescript", "dotnet": "csharp"}
@@ -1258,6 +1260,16 @@ def read_standard_input() -> str:
 def run(arguments: list[str]) -> Output:
     """Do what the command line asks for."""
     options, typed = parse_arguments(arguments)
+    color = options.get("--color", ["auto"])[-1]
+    if color not in ("auto", "always", "never"):
+        raise UsageError(f"--color {shortened(color, ECHO_WORD)}: expected auto, always or never")
+    output = carry_out(options, typed)
+    output.color = "never" if "--json" in options or "--version" in options else color
+    return output
+
+
+def carry_out(options: dict[str, list[str]], typed: list[str]) -> Output:
+    """Do what the options and words ask for."""
     actions = [action for action in ACTIONS if action in options]
     action = actions[0] if actions else "search"
     if len(actions) > 1:
@@ -1428,6 +1440,19 @@ def say(text: str) -> None:
         print(f"search.py: {text}", file=sys.stderr)
 
 
+def show(output: Output) -> None:
+    """Print an answer: with names set off, wrapped and through a pager where a person looks on, else as it is."""
+    force, no = os.environ.get("FORCE_COLOR"), os.environ.get("NO_COLOR")
+    colors = {"always": True, "never": False}.get(output.color, bool(force) or (not no and sys.stdout.isatty()))
+    if not (colors or sys.stdout.isatty()) or not os.path.isfile(os.path.join(HERE, "terminal.py")):
+        print(output.text, flush=True)
+        return
+    sys.path.insert(0, HERE)
+    import terminal
+
+    terminal.show(output.text, colors)
+
+
 def write(output: Output) -> int:
     """Print an answer; returns the exit status, which is another one when it could not be written."""
     if output.remark:
@@ -1436,7 +1461,7 @@ def write(output: Output) -> int:
         if sys.stdout is None:
             raise OSError(0, "standard output is closed")
         if output.text:
-            print(output.text, flush=True)
+            show(output)
         return output.status
     except OSError as error:
         if sys.stdout is not None:  # what is still in the buffer must not fail once more at the end
