@@ -96,17 +96,9 @@ def test_the_repository_holds_no_strays_and_no_large_files() -> None:
         "hatch_build.py", "pyproject.toml", "render_skill.py", "search.py", "terminal.py",
     }  # fmt: skip
     folders = {
-        ".ci",
-        ".github",
-        "benchmarks",
-        "checks",
-        "data",
-        "evidence",
-        "maintain",
-        "recipes",
-        "templates",
-        "tests",
-    }
+        ".ci", ".claude-plugin", ".codex-plugin", ".cursor-plugin", ".github", "benchmarks", "checks", "data", "evidence",
+        "maintain", "recipes", "skills", "templates", "tests",
+    }  # fmt: skip
     strays = [path for path in files if path not in at_root and ("/" not in path or path.split("/")[0] not in folders)]
     assert strays == []
     assert [path for path in files if (ROOT / path).exists() and (ROOT / path).stat().st_size > 3_000_000] == []
