@@ -1,4 +1,8 @@
 #!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.9"
+# dependencies = ["rank-bm25>=0.2.2,<0.3"]  # only `uv run search.py --reindex` and --check need it
+# ///
 """Answer a backend question from curated rows, ranked with BM25. HELP below says how to ask."""
 
 from __future__ import annotations
