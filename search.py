@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a query need not wait for what only type checkers read
     from collections.abc import Iterable, Mapping, Sequence
     from types import ModuleType
 
-__version__ = "1.1.0"
+__version__ = "1.2.0"
 HELP = """
 Answer a backend question from curated rows, ranked with BM25.
 

@@ -92,8 +92,8 @@ def test_the_repository_holds_no_strays_and_no_large_files() -> None:
     files = done.stdout.split("\n")[:-1]
     at_root = {
         ".gitattributes", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md",
-        "SKILL.md", "SKILL.md.tmpl", "__main__.py", "gemini-extension.json", "hatch_build.py", "mcp_server.py", "plugin.json",
-        "pyproject.toml", "render_skill.py", "requirements-dev.txt", "search.py", "terminal.py",
+        "SKILL.md", "SKILL.md.tmpl", "__main__.py", "gemini-extension.json", "hatch_build.py", "mcp_server.py",
+        "plugin.json", "pyproject.toml", "render_skill.py", "requirements-dev.txt", "search.py", "terminal.py",
     }  # fmt: skip
     folders = {
         ".ci", ".claude-plugin", ".codex-plugin", ".cursor-plugin", ".github", "benchmarks", "checks", "data",
