@@ -75,6 +75,7 @@ SEVERAL_CHARACTERS = 24_000  # for all of several questions: shells of agents cu
 # Whatever was pasted, an answer repeats so many characters of the question or of a word, and names so
 # many of its words as corrected or unknown; of fewer, where nothing was found, the nearest.
 ECHO, ECHO_WORD, LISTED, NEAR_WORDS = 120, 32, 8, 3
+PROPOSE = "Should it be answered here? Propose it: CONTRIBUTING.md in the project's repository says how."
 
 # BM25 (Robertson and Zaragoza 2009, doi:10.1561/1500000019). A larger K1 rewards
 # repetition longer; a larger B punishes long rows more. EPSILON is BM25Okapi's floor
@@ -1101,7 +1102,7 @@ def render_answer(query: str, scope: list[str], found: Answer, rows: list[Row], 
         parts += [render_row(row, HIDDEN_COLUMNS) for row in rows]
     if found.also:
         parts.append("Also relevant (--show REF): " + "; ".join(f"`{ref}` {name}" for ref, name in found.also))
-    return "\n\n".join([*parts, *render_playbook(found)])
+    return "\n\n".join([*parts, *render_playbook(found), *[PROPOSE] * found.weak])
 
 
 def render_playbook(found: Answer) -> list[str]:
@@ -1158,6 +1159,7 @@ def render_nothing(query: str, scope: list[str], found: Answer) -> str:
     if found.elsewhere:
         lines.append(f"It would match in: {', '.join(found.elsewhere)}.")
     lines.append("Try other keywords, leave out --domain and --stack, or see search.py --list.")
+    lines.append(PROPOSE)
     return "\n".join([*lines, *render_playbook(found)])
 
 

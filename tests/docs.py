@@ -53,6 +53,15 @@ def agent_table() -> str:
     return "\n".join([*lines, "", "</details>", ""])
 
 
+def rule_counts() -> str:
+    """How many rules there are for each language, in a sentence."""
+    names = {"node": "JavaScript and TypeScript", "dotnet": "C#", "deploy": "YAML"}
+    folders = sorted({path.parent.name for path in (ROOT / "checks").glob("*/*.yml")})
+    counts = {folder: len(list((ROOT / "checks" / folder).glob("*.yml"))) for folder in folders}
+    listed = ", ".join(f"{names.get(folder, folder.capitalize())} {count}" for folder, count in counts.items())
+    return f"\n{sum(counts.values())} rules: {listed}.\n"
+
+
 def row_total() -> str:
     """How many rows there are, in a sentence."""
     scopes = search.open_index(search.DATA).scopes
