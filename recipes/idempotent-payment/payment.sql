@@ -32,8 +32,8 @@ CREATE FUNCTION payment_due(p_least float8, p_recheck float8, p_resume_for inter
 RETURNS TABLE (provider_key uuid, request jsonb, resume boolean) LANGUAGE sql AS $$
     UPDATE payment SET state = 'unknown', checks = checks + 1, check_at =
         now() + make_interval(secs => greatest(p_least, least(3600, p_recheck * 2 ^ least(checks + 1, 20))))
-    WHERE payment.provider_key IN (
+    WHERE payment.provider_key = ANY (ARRAY(
         SELECT due.provider_key FROM payment due WHERE state IN ('started', 'unknown') AND check_at <= now()
-        ORDER BY check_at LIMIT 10 FOR UPDATE SKIP LOCKED)
+        ORDER BY check_at LIMIT 10 FOR UPDATE SKIP LOCKED))
     RETURNING payment.provider_key, payment.request, created_at > now() - p_resume_for;
 $$;

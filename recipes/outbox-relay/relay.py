@@ -33,9 +33,9 @@ SELECT position, id::text, aggregate_type, aggregate_id, type, payload::text FRO
 WHERE published_at IS NULL ORDER BY position LIMIT %s"""
 MARK = "UPDATE outbox SET published_at = now() WHERE position = ANY(%s)"
 FORGET = """
-DELETE FROM outbox WHERE position IN (
+DELETE FROM outbox WHERE position = ANY (ARRAY(
     SELECT position FROM outbox WHERE published_at < now() - %s::interval
-    ORDER BY published_at LIMIT 1000 FOR UPDATE SKIP LOCKED)"""
+    ORDER BY published_at LIMIT 1000 FOR UPDATE SKIP LOCKED))"""
 # A script, since after an event that is refused no later one may get in.
 APPEND = """
 for i = 1, #ARGV, 6 do

@@ -50,8 +50,8 @@ DOUBT = "UPDATE payments SET check_at = now() + make_interval(secs => %s) WHERE 
 DUE = """
 UPDATE payments SET checks = checks + 1, check_at =
     now() + make_interval(secs => least(%s, %s * 2 ^ least(checks + 1, 20)))
-WHERE id IN (SELECT id FROM payments WHERE status = 'pending' AND check_at <= now()
-             ORDER BY check_at LIMIT 20 FOR UPDATE SKIP LOCKED)
+WHERE id = ANY (ARRAY(SELECT id FROM payments WHERE status = 'pending' AND check_at <= now()
+             ORDER BY check_at LIMIT 20 FOR UPDATE SKIP LOCKED))
 RETURNING id, amount, currency"""
 
 provider: httpx.AsyncClient
