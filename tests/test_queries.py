@@ -45,7 +45,7 @@ GOLDEN = [
     ("scaling", "load-balancing", "scaling/load-balancing"),
     ("api", "REST", "api/rest-resources"),
     ("api", "GraphQL", "api/graphql-limits"),
-    ("api", "gRPC", "api/grpc-deadlines api/choosing-api-style"),
+    ("api", "gRPC", "api/grpc-deadlines api/choosing-api-style api/grpc-message-size"),
     ("api", "versioning", "api/versioning"),
     ("api", "pagination", "api/cursor-pagination"),
     ("messaging", "Kafka", "messaging/choosing-a-broker"),
