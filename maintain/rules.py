@@ -115,11 +115,9 @@ def rule_lists(row: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def rule_items(row: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Solution, Do, Don't and Pitfalls are lists of at most eight whole sentences, or one paragraph."""
+    """Solution, Do, Don't and Pitfalls are lists of at most eight items, each a whole sentence on a line."""
     for column in ROW_LISTS:
-        items = row.get(column, "").split("\n")
-        if len(items) == 1 and not items[0].startswith("- "):
-            continue
+        items = row[column].split("\n") if column in row else []
         if len(items) > 8:
             yield column, f"has {len(items)} items, expected at most 8"
         for item in items:

@@ -113,11 +113,11 @@ GOOD = {
     "Category": "One",
     "Keywords": "one; two; three; four; five; six",
     "Problem": "word " * 60 + "end.",
-    "Solution": "word " * 60 + "end.",
+    "Solution": "- " + "word " * 60 + "end.",
     "Use When": "Always.",
     "Avoid When": "Never.",
     "Trade-offs": "None.",
-    "Pitfalls": "None.",
+    "Pitfalls": "- None.",
     "Example": "```sql\nSELECT 1;\n```",
     "Recipes": "",
     "Checks": "",
@@ -127,8 +127,8 @@ GOOD = {
 }
 GOOD_STACK = {
     **{name: GOOD[name] for name in tables.STACK_COLUMNS if name in GOOD},
-    "Do": "word " * 50 + "end.",
-    "Don't": "Nothing.",
+    "Do": "- " + "word " * 50 + "end.",
+    "Don't": "- Nothing.",
     "Good Code": "a = 1\nb = 2\nc = 3",
     "Bad Code": "a = 1\nb = 2\nc = 4",
     "Severity": "high",
@@ -160,7 +160,8 @@ BROKEN_ROWS = [
     (rules.rule_formats, {"Verified": "2026-13-01"}),
     (rules.rule_formats, {"Example": "SELECT 1;"}),
     (rules.rule_formats, {"Example": "```\nSELECT 1;\n```"}),
-    (rules.rule_wording, {"Solution": "A robust solution."}),
+    (rules.rule_items, {"Solution": "A paragraph."}),
+    (rules.rule_wording, {"Solution": "- A robust solution."}),
     (rules.rule_wording, {"Problem": "One thing \u2014 another."}),
 ]
 BROKEN_STACK_ROWS = [

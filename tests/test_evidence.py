@@ -10,11 +10,12 @@ import search
 from maintain import evidence
 
 REFERENCES = evidence.all_references()
-PLAYBOOKS = [search.scope_name(path) for path in search.csv_files(search.DATA) if path.startswith("playbooks/")]
+FILES = [search.scope_name(path) for path in search.csv_files(search.DATA) if path not in search.TABLES]
 
 
-def test_each_kind_of_playbooks_has_a_ledger() -> None:
-    assert set(PLAYBOOKS) <= set(evidence.ledgers())
+def test_each_file_has_a_ledger_in_which_each_row_has_claims() -> None:
+    assert set(FILES) == set(evidence.ledgers())
+    assert {claim[0] for name in FILES for claim in evidence.ledger(name)} == REFERENCES
 
 
 @pytest.mark.parametrize("name", evidence.ledgers())
