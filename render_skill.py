@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import csv
 import difflib
+import functools
 import json
 import os
 import re
@@ -95,6 +96,7 @@ class RenderError(Exception):
 # ---------------------------------------------------------------- values: each placeholder and what fills it
 
 
+@functools.cache
 def agents() -> dict[str, Agent]:
     """All agents by key, from templates/agents.csv: a line there adds one."""
     with open(AGENTS, encoding="utf-8", newline="") as file:
@@ -257,6 +259,11 @@ def expanded(folder: str, root: Path) -> Path:
     return Path(folder).expanduser() if folder.startswith(("~", "/")) else root / folder
 
 
+def readers_of(folder: str, user: bool) -> list[str]:
+    """The names of the agents that find skills in a folder."""
+    return [each.name for each in agents().values() if folder in each.reads(user) and not each.rule]
+
+
 def is_there(agent: Agent, root: Path, user: bool) -> bool:
     """Whether the agent is used in the project (its folder is there), or by the user."""
     return any(expanded(mark, root).exists() for mark in agent.there if not user or mark.startswith(("~", "$", "/")))
@@ -281,10 +288,9 @@ def targets(wanted: list[Agent], root: Path, user: bool) -> list[Target]:
         script = f"{path.as_posix()}/search.py" if user else f"{folder}/{NAME}/search.py"
         home = Path.home().as_posix()
         script = "~" + script[len(home) :] if script.startswith(home + "/") else script
-        readers = [each.name for each in agents().values() if folder in each.reads(user) and not each.rule]
         served = [each for each in wanted if each.rule and folder in each.reads(user)]
         rules = {root / each.rule: rule_text(script).encode("utf-8") for each in served}
-        readers += [each.name for each in served]
+        readers = readers_of(folder, user) + [each.name for each in served]
         first = found.get(path.resolve())  # of a folder that is a link to another
         if first:
             readers = list(dict.fromkeys([*first.readers, *readers]))
@@ -311,18 +317,24 @@ def copied_files() -> list[Path]:
     return [folder / name for folder in folders for name in search.recipe_files(str(folder))] + check_files()
 
 
-def skill_files(script_path: str, made: int = 0) -> dict[str, bytes]:
-    """Every file of an installed skill: its path inside the skill's folder, and its bytes.
-
-    `made` is how many folders above the skill's were not there before it.
-    """
-    files = {"SKILL.md": skill_text(script_path).encode("utf-8"), "search.py": (HERE / "search.py").read_bytes()}
+@functools.cache
+def shared_files() -> dict[str, bytes]:
+    """The files that are the same in every installed skill, read once for all folders that get one."""
+    files = {"search.py": (HERE / "search.py").read_bytes()}
     for path in sorted((HERE / "data").rglob("*")):
         if path.suffix in (".csv", ".tsv") and path.name != "releases.csv":  # that one is for maintain/freshness.py
             files[path.relative_to(HERE).as_posix()] = path.read_bytes()
     for path in copied_files():
         files[path.relative_to(HERE).as_posix()] = path.read_bytes()
-    files[".gitattributes"] = GIT_ATTRIBUTES.encode("utf-8")
+    return {**files, ".gitattributes": GIT_ATTRIBUTES.encode("utf-8")}
+
+
+def skill_files(script_path: str, made: int = 0) -> dict[str, bytes]:
+    """Every file of an installed skill: its path inside the skill's folder, and its bytes.
+
+    `made` is how many folders above the skill's were not there before it.
+    """
+    files = {"SKILL.md": skill_text(script_path).encode("utf-8"), **shared_files()}
     listing = {"made by": "render_skill.py", "folders made above": made, "files": sorted(files)}
     files[MANIFEST] = (json.dumps(listing, indent=2) + "\n").encode("utf-8")
     return files
@@ -359,19 +371,16 @@ def plan(target: Target, force: bool) -> Plan:
     return Plan(folder, target.readers, dict(write), sorted(set(paths) - writes), gone, keep)
 
 
-def removal(target: Target) -> Plan:
-    """The Plan that takes away what was installed into one folder, and the rules that point at it."""
-    ours = [target.folder / name for name in installed_files(target.folder) or []]
+def removal(folder: Path, readers: list[str], rules: list[Path]) -> Plan:
+    """The Plan that takes away what was installed into one folder, and the rules of ours that point at it."""
+    ours = [folder / name for name in installed_files(folder) or []]
     remove = [path for path in ours if path.is_file() or path.is_symlink()]
-    keep = [path for path in target.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    rules = [path for path in target.rules if is_our_rule(path)]
-    within = {folder for path in remove for folder in path.parents if target.folder in (folder, *folder.parents)}
-    leave = [
-        *(path.parent for path in rules),
-        *sorted(within, reverse=True),
-        *target.folder.parents[: folders_made(target.folder)],
-    ]
-    return Plan(target.folder, target.readers, {}, [], remove + rules, sorted(set(keep) - set(remove)), leave)
+    keep = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    rules = [path for path in rules if is_our_rule(path)]
+    within = {each for path in remove for each in path.parents if folder in (each, *each.parents)}
+    above = folder.parents[: folders_made(folder)]
+    leave = [*(path.parent for path in rules), *sorted(within, reverse=True), *above]
+    return Plan(folder, readers, {}, [], remove + rules, sorted(set(keep) - set(remove)), leave)
 
 
 def is_our_rule(path: Path) -> bool:
@@ -559,9 +568,8 @@ def removals(wanted: list[Agent], root: Path, user: bool) -> list[Plan]:
         for folder in agent.reads(user)[: None if len(wanted) > 1 else 1]:
             path = expanded(folder, root) / NAME
             if installed_files(path) is not None:
-                rules = {root / each.rule: b"" for each in wanted if each.rule and folder in each.reads(user)}
-                readers = [each.name for each in agents().values() if folder in each.reads(user) and not each.rule]
-                found[path.resolve()] = removal(Target(path, "", readers, rules))
+                rules = [root / each.rule for each in wanted if each.rule and folder in each.reads(user)]
+                found[path.resolve()] = removal(path, readers_of(folder, user), rules)
     return list(found.values())
 
 

@@ -712,12 +712,17 @@ def maintain(name: str) -> ModuleType:
     """A module of maintain/, which only writers and packagers need; UsageError where this file came without it."""
     if not os.path.isdir(os.path.join(HERE, "maintain")):
         raise UsageError("this installed copy only answers: check and rebuild in a clone of the project, with --data")
+    return beside("maintain." + name)
+
+
+def beside(name: str) -> ModuleType:
+    """A module that lies beside this file."""
     from importlib import import_module
 
     sys.modules.setdefault("search", sys.modules[__name__])  # run as a script, this is __main__
     if HERE not in sys.path:
         sys.path.insert(0, HERE)
-    return import_module("maintain." + name)
+    return import_module(name)
 
 
 # ---------------------------------------------------------------- understanding the question
@@ -1453,10 +1458,7 @@ def show(output: Output) -> None:
     if not (colors or sys.stdout.isatty()) or not os.path.isfile(os.path.join(HERE, "terminal.py")):
         print(output.text, flush=True)
         return
-    sys.path.insert(0, HERE)
-    import terminal
-
-    terminal.show(output.text, colors)
+    beside("terminal").show(output.text, colors)
 
 
 def write(output: Output) -> int:

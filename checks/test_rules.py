@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from maintain import code
 from maintain.tables import shipped_rows
 
 HERE = Path(__file__).resolve().parent
@@ -22,9 +23,9 @@ SEVERITY = {"critical": "error", "high": "warning", "medium": "info"}
 ENGINE = shutil.which("ast-grep", path=sysconfig.get_path("scripts")) or "ast-grep"
 
 
-def scan(*paths: Path, config: Path = CONFIG) -> list[tuple[str, Path, int]]:
+def scan(*paths: Path) -> list[tuple[str, Path, int]]:
     """What the rules find below the paths, as (rule, file, line)."""
-    command = [ENGINE, "scan", "--config", str(config), "--no-ignore", "hidden", "--json=compact", *map(str, paths)]
+    command = [ENGINE, "scan", "--config", str(CONFIG), "--no-ignore", "hidden", "--json=compact", *map(str, paths)]
     done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=300)
     assert done.returncode in (0, 1), done.stderr
     found = json.loads(done.stdout)
@@ -36,14 +37,12 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str]
     """(rule, "Good Code" or "Bad Code", row) for every finding in the code of the stacks' rows."""
     folder = tmp_path_factory.mktemp("cells")
     files = {}
-    for ref, fields in ROWS.items():
-        for column in ("Good Code", "Bad Code"):
-            scope, _, name = ref.partition("/")
-            if fields.get(column):
-                path = folder / column.split()[0] / f"{scope}--{name}.{SUFFIXES[scope]}"
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(fields[column], encoding="utf-8")
-                files[path.resolve()] = (column, ref)
+    for stack, suffix in SUFFIXES.items():
+        for cell in code.cells(stack):
+            path = folder / cell.column.split()[0] / f"{stack}--{cell.row}.{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(cell.code, encoding="utf-8")
+            files[path.resolve()] = (cell.column, f"{stack}/{cell.row}")
     return [(rule, *files[path.resolve()]) for rule, path, _ in scan(folder)]
 
 

